@@ -1,0 +1,110 @@
+//! Addresses by the role they play, so that no two can be confused.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+/// The other end of the socket we hold: the direct peer, who may be a load balancer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PeerAddr(SocketAddr);
+
+impl PeerAddr {
+    /// Takes a socket's address as the kernel gave it; an IPv4-mapped IPv6 address becomes the IPv4 address it stands for
+    /// (RFC 4291, 2.5.5.2), so that one host has one spelling whatever the listener's family.
+    pub fn new(addr: SocketAddr) -> Self {
+        Self(SocketAddr::new(canonical_ip(addr.ip()), addr.port()))
+    }
+
+    /// The peer's address, never IPv4-mapped.
+    pub fn ip(&self) -> IpAddr {
+        self.0.ip()
+    }
+
+    /// The peer's port.
+    pub fn port(&self) -> u16 {
+        self.0.port()
+    }
+}
+
+impl fmt::Display for PeerAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Whom we hold to be the caller: the peer, or whoever a trusted party named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientAddr {
+    /// The caller's address, never IPv4-mapped and without a zone.
+    pub ip: IpAddr,
+    /// The caller's port, where whoever named the caller gave one.
+    pub port: Option<u16>,
+    /// Who told us.
+    pub source: AddressSource,
+}
+
+impl ClientAddr {
+    /// The peer itself: what we know when nobody is trusted to speak for another.
+    pub fn from_peer(peer: PeerAddr) -> Self {
+        Self { ip: peer.ip(), port: Some(peer.port()), source: AddressSource::Socket }
+    }
+}
+
+/// Where a client address was learnt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AddressSource {
+    /// The socket's other end.
+    Socket,
+    /// A PROXY protocol header from a trusted source.
+    ProxyProtocol,
+    /// `X-Forwarded-For` of a trusted hop.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239) of a trusted hop.
+    Forwarded,
+}
+
+impl AddressSource {
+    /// The name used in logs: `socket`, `proxy_protocol`, `x_forwarded_for` or `forwarded`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Socket => "socket",
+            Self::ProxyProtocol => "proxy_protocol",
+            Self::XForwardedFor => "x_forwarded_for",
+            Self::Forwarded => "forwarded",
+        }
+    }
+}
+
+/// Which way traffic flows, as the app sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Towards the app.
+    Inbound,
+    /// From the app.
+    Outbound,
+}
+
+/// An IPv4-mapped IPv6 address as the IPv4 address it stands for (RFC 4291, 2.5.5.2); any other as it is.
+pub fn canonical_ip(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(ip, IpAddr::V4),
+        IpAddr::V4(_) => ip,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv4_mapped_peer_is_its_ipv4_address() {
+        let peer = PeerAddr::new("[::ffff:192.0.2.7]:443".parse().unwrap());
+        assert_eq!(peer.to_string(), "192.0.2.7:443");
+        assert_eq!(ClientAddr::from_peer(peer).ip, IpAddr::from([192, 0, 2, 7]));
+    }
+
+    #[test]
+    fn an_ipv4_compatible_address_is_not_taken_for_ipv4() {
+        let ip: IpAddr = "::192.0.2.7".parse().unwrap();
+        assert_eq!(canonical_ip(ip), ip);
+    }
+}

@@ -1,0 +1,143 @@
+//! The header fields a stage may see or edit, by name. Engines classify every field line once.
+
+/// A header field that some stage reads, sets or guards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[allow(missing_docs)] // The names are the fields' own.
+pub enum FieldName {
+    XForwardedFor,
+    XForwardedProto,
+    XForwardedHost,
+    XForwardedPort,
+    XForwardedClientCert,
+    Forwarded,
+    XRealIp,
+    XClientGeo,
+    XOutrigger,
+    Traceparent,
+    Tracestate,
+    XRequestId,
+    UserAgent,
+    Referer,
+    ContentType,
+}
+
+impl FieldName {
+    /// Classifies a field name. ASCII case does not count, and `_` counts as `-`: many app servers (CGI, WSGI) read both as
+    /// one name, so that a forged `X_Forwarded_For` must be guarded like the real one. Every `x-client-geo-*` is
+    /// [`FieldName::XClientGeo`], every `x-outrigger-*` [`FieldName::XOutrigger`].
+    pub fn of(name: &[u8]) -> Option<Self> {
+        let found = match name.len() {
+            7 => (Self::Referer, &b"referer"[..]),
+            9 if is(name, b"forwarded") => (Self::Forwarded, &b"forwarded"[..]),
+            9 => (Self::XRealIp, &b"x-real-ip"[..]),
+            10 if is(name, b"user-agent") => (Self::UserAgent, &b"user-agent"[..]),
+            10 => (Self::Tracestate, &b"tracestate"[..]),
+            11 => (Self::Traceparent, &b"traceparent"[..]),
+            12 if is(name, b"x-request-id") => (Self::XRequestId, &b"x-request-id"[..]),
+            12 if is(name, b"content-type") => (Self::ContentType, &b"content-type"[..]),
+            15 => (Self::XForwardedFor, &b"x-forwarded-for"[..]),
+            16 if is(name, b"x-forwarded-host") => (Self::XForwardedHost, &b"x-forwarded-host"[..]),
+            16 if is(name, b"x-forwarded-port") => (Self::XForwardedPort, &b"x-forwarded-port"[..]),
+            17 => (Self::XForwardedProto, &b"x-forwarded-proto"[..]),
+            23 => (Self::XForwardedClientCert, &b"x-forwarded-client-cert"[..]),
+            _ => return Self::of_family(name),
+        };
+        if is(name, found.1) { Some(found.0) } else { Self::of_family(name) }
+    }
+
+    fn of_family(name: &[u8]) -> Option<Self> {
+        let starts = |prefix: &[u8]| name.len() > prefix.len() && is(&name[..prefix.len()], prefix);
+        if starts(b"x-client-geo-") {
+            Some(Self::XClientGeo)
+        } else if starts(b"x-outrigger-") {
+            Some(Self::XOutrigger)
+        } else {
+            None
+        }
+    }
+}
+
+/// Equal but for ASCII case, `_` taken for `-`; `lower` is in lower case.
+fn is(name: &[u8], lower: &[u8]) -> bool {
+    name.len() == lower.len()
+        && name.iter().zip(lower).all(|(&n, &l)| n.to_ascii_lowercase() == l || (n == b'_' && l == b'-'))
+}
+
+/// A set of [`FieldName`]s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FieldSet(u32);
+
+impl FieldSet {
+    /// The set of these names.
+    pub const fn of(names: &[FieldName]) -> Self {
+        let (mut bits, mut i) = (0, 0);
+        while i < names.len() {
+            bits |= 1 << names[i] as u8;
+            i += 1;
+        }
+        Self(bits)
+    }
+
+    /// Adds one name.
+    pub fn insert(&mut self, name: FieldName) {
+        self.0 |= 1 << name as u8;
+    }
+
+    /// Adds every name of another set.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether the name is in the set.
+    pub const fn contains(self, name: FieldName) -> bool {
+        self.0 & (1 << name as u8) != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_in_any_spelling_an_app_might_merge() {
+        let table: &[(&[u8], Option<FieldName>)] = &[
+            (b"X-Forwarded-For", Some(FieldName::XForwardedFor)),
+            (b"x_forwarded_for", Some(FieldName::XForwardedFor)),
+            (b"X-Forwarded_FOR", Some(FieldName::XForwardedFor)),
+            (b"x-forwarded-proto", Some(FieldName::XForwardedProto)),
+            (b"X-FORWARDED-HOST", Some(FieldName::XForwardedHost)),
+            (b"x-forwarded-port", Some(FieldName::XForwardedPort)),
+            (b"X-Forwarded-Client-Cert", Some(FieldName::XForwardedClientCert)),
+            (b"Forwarded", Some(FieldName::Forwarded)),
+            (b"X-Real-IP", Some(FieldName::XRealIp)),
+            (b"X-Client-Geo-Country", Some(FieldName::XClientGeo)),
+            (b"x_client_geo_anything", Some(FieldName::XClientGeo)),
+            (b"x-outrigger-error", Some(FieldName::XOutrigger)),
+            (b"Traceparent", Some(FieldName::Traceparent)),
+            (b"tracestate", Some(FieldName::Tracestate)),
+            (b"User-Agent", Some(FieldName::UserAgent)),
+            (b"Referer", Some(FieldName::Referer)),
+            (b"content-type", Some(FieldName::ContentType)),
+            (b"X-Request-ID", Some(FieldName::XRequestId)),
+            (b"x-forwarded-fo", None),
+            (b"x-client-geo-", None),
+            (b"", None),
+            (b"host", None),
+            (b"cookie", None),
+        ];
+        for (name, expected) in table {
+            assert_eq!(FieldName::of(name), *expected, "{}", String::from_utf8_lossy(name));
+        }
+    }
+
+    #[test]
+    fn a_set_holds_what_was_put_in() {
+        let mut set = FieldSet::of(&[FieldName::XForwardedFor, FieldName::ContentType]);
+        assert!(set.contains(FieldName::XForwardedFor) && set.contains(FieldName::ContentType));
+        assert!(!set.contains(FieldName::Forwarded));
+        set.insert(FieldName::Forwarded);
+        assert!(set.contains(FieldName::Forwarded));
+    }
+}
