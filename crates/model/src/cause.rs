@@ -11,8 +11,14 @@ pub enum Cause {
     TargetTooLong,
     /// The head has more bytes or fields than allowed.
     HeadTooLarge,
-    /// A transfer coding, method or expectation this proxy does not do.
+    /// A transfer coding or feature this proxy does not do.
     NotImplemented,
+    /// `CONNECT` and `TRACE`: an app behind a sidecar is neither a forward proxy nor an echo of its callers' secrets.
+    MethodNotAllowed,
+    /// An expectation other than `100-continue`.
+    ExpectationFailed,
+    /// An HTTP version other than 1.0, 1.1 and 2.
+    VersionNotSupported,
     /// The caller did not finish sending the head, or stalled within the body.
     RequestTimeout,
     /// The caller went away before the answer was complete.
@@ -54,11 +60,14 @@ pub enum Fault {
 
 impl Cause {
     /// Every cause, for registering metrics.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::BadRequest,
         Self::TargetTooLong,
         Self::HeadTooLarge,
         Self::NotImplemented,
+        Self::MethodNotAllowed,
+        Self::ExpectationFailed,
+        Self::VersionNotSupported,
         Self::RequestTimeout,
         Self::ClientDisconnected,
         Self::ProxyProtocol,
@@ -106,6 +115,11 @@ impl Cause {
             Self::NotImplemented => {
                 ("not_implemented", 501, Client, "The request asks for something this proxy does not do.")
             }
+            Self::MethodNotAllowed => ("method_not_allowed", 405, Client, "This method is not allowed here."),
+            Self::ExpectationFailed => {
+                ("expectation_failed", 417, Client, "Only the expectation 100-continue is known.")
+            }
+            Self::VersionNotSupported => ("version_not_supported", 505, Client, "This HTTP version is not supported."),
             Self::RequestTimeout => ("request_timeout", 408, Client, "The request did not arrive in time."),
             Self::ClientDisconnected => ("client_disconnected", 499, Client, "The caller closed the connection."),
             Self::ProxyProtocol => {

@@ -1,1 +1,17 @@
-//! Stub.
+//! Sockets and bytes: listen, PROXY protocol, detect, dial, copy both ways. Knows no HTTP.
+
+mod buffer;
+mod deadline;
+mod detect;
+mod dial;
+mod io;
+mod listen;
+mod tunnel;
+
+pub use buffer::{Buffer, Buffers};
+pub use deadline::Deadline;
+pub use detect::{Detected, HTTP2_PREFACE, detect};
+pub use dial::dial;
+pub use io::Io;
+pub use listen::{Accepted, Acceptor, keep_watch, listen};
+pub use tunnel::{Carried, tunnel};

@@ -1,0 +1,43 @@
+//! Connecting to the app.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::{Io, keep_watch};
+
+/// Connects to the first of these addresses that accepts; `within` bounds each try.
+///
+/// # Errors
+/// The last address's error; [`io::ErrorKind::TimedOut`] where it did not answer in time.
+pub async fn dial(addrs: &[SocketAddr], within: Duration) -> io::Result<Io> {
+    let mut last = io::ErrorKind::AddrNotAvailable.into();
+    for &addr in addrs {
+        match timeout(within, TcpStream::connect(addr)).await {
+            Ok(Ok(tcp)) => {
+                keep_watch(&tcp)?;
+                return Ok(Io::Tcp(tcp));
+            }
+            Ok(Err(e)) => last = e,
+            Err(_elapsed) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_second_address_is_tried_where_the_first_refuses() {
+        let refused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        dial(&[refused, listener.local_addr().unwrap()], Duration::from_secs(1)).await.unwrap();
+        let error = dial(&[refused], Duration::from_secs(1)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+}
