@@ -1,1 +1,18 @@
-//! Stub.
+//! Whose address is it, and where is it.
+//!
+//! The first half is pure: [`client_address`] decides, from the socket, a PROXY header and the forwarding headers, whom to
+//! hold to be the caller. Nothing a caller writes can make it name anybody whom no trusted hop named. The second half looks
+//! an address up in databases that a control thread loads and swaps ([`Geo`]), each worker through its own [`Lookup`].
+
+mod address;
+mod trust;
+
+mod forwarded;
+mod node;
+mod x_forwarded_for;
+
+pub use address::{AddressPolicy, ForwardingHeader, MAX_ENTRIES, Resolved, client_address};
+pub use forwarded::{Element, forwarded};
+pub use node::{Malformed, Node};
+pub use trust::{IdentityPattern, IdentityPatternError, Proxies, Trust};
+pub use x_forwarded_for::x_forwarded_for;
