@@ -11,8 +11,20 @@ mod forwarded;
 mod node;
 mod x_forwarded_for;
 
+mod lookup;
+mod reload;
+
+mod embedded;
+mod generation;
+mod mmdb;
+mod record;
+
 pub use address::{AddressPolicy, ForwardingHeader, MAX_ENTRIES, Resolved, client_address};
 pub use forwarded::{Element, forwarded};
+pub use generation::{Generation, Kind};
+pub use lookup::Lookup;
+pub use mmdb::{MAX_DATABASE_BYTES, OpenError};
 pub use node::{Malformed, Node};
+pub use reload::{FileState, Geo, GeoSettings, GeoState};
 pub use trust::{IdentityPattern, IdentityPatternError, Proxies, Trust};
 pub use x_forwarded_for::x_forwarded_for;
