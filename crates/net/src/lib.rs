@@ -8,6 +8,8 @@ mod io;
 mod listen;
 mod tunnel;
 
+pub mod proxy_protocol;
+
 pub use buffer::{Buffer, Buffers};
 pub use deadline::Deadline;
 pub use detect::{Detected, HTTP2_PREFACE, detect};
