@@ -1,5 +1,5 @@
 //! The header a TCP load balancer puts before a connection to say whose it is: PROXY protocol versions 1 and 2
-//! (https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt). Pure: bytes in, answer out.
+//! (<https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>). Pure: bytes in, answer out.
 //!
 //! Strict, since whoever can make us misread a header can be anybody: one spelling per address and port, lengths checked to
 //! the byte. Only the first header of a connection is one; what follows it belongs to the caller.

@@ -1,4 +1,4 @@
-//! Writes MaxMind DB files (format 2.0, https://maxmind.github.io/MaxMind-DB/) for tests and load generators: search tree,
+//! Writes MaxMind DB files (format 2.0, <https://maxmind.github.io/MaxMind-DB/>) for tests and load generators: search tree,
 //! data with pointers to what was written before, metadata.
 
 use std::collections::HashMap;
@@ -239,12 +239,15 @@ pub fn cities(bytes: usize) -> Writer {
     // A third or so for the tree: eight bytes a node, and nearly as many nodes as networks.
     let prefix = (bytes / 16).max(256).ilog2() as u8;
     let networks = 1_u32 << prefix;
-    let cities = (bytes.saturating_sub(8 * networks as usize) / CITY_BYTES).max(1) as u32;
+    let most_data = bytes.saturating_sub(8 * networks as usize);
+    let mut cities = 1;
     for number in 0..networks {
         let ip = std::net::Ipv4Addr::from_bits(number << (32 - prefix));
-        // Odd, so that neighbours differ and every city has its turn.
-        let record = city(number.wrapping_mul(2_654_435_761) % cities);
-        writer.insert(IpNet::new(ip.into(), prefix).unwrap(), &record);
+        // A new city while there is room, then those there are again.
+        if writer.data.len() < most_data {
+            cities = number + 1;
+        }
+        writer.insert(IpNet::new(ip.into(), prefix).unwrap(), &city(number % cities));
     }
     for number in 0..4096_u32 {
         let ip = std::net::Ipv6Addr::from_bits(u128::from(0x2000_0000 | number << 17) << 96);
@@ -252,9 +255,6 @@ pub fn cities(bytes: usize) -> Writer {
     }
     writer
 }
-
-/// What one of the cities takes in the file, about.
-const CITY_BYTES: usize = 50;
 
 fn city(number: u32) -> Value {
     const COUNTRIES: [&str; 12] = ["BR", "CA", "CN", "DE", "FR", "GB", "IN", "JP", "NL", "NO", "US", "ZA"];
