@@ -1,11 +1,43 @@
 //! What a stage may look at, and how it answers. No type here names an HTTP engine.
 
-use smallvec::SmallVec;
-
 use crate::{ClientAddr, Direction, FieldName, FieldSet, PeerAddr, Place, SpiffeId};
 
-/// The values of one header field, a line each, in the order received.
-pub type FieldLines<'a> = SmallVec<[&'a [u8]; 2]>;
+/// The values of one header field, a line each, in the order received. The usual two need no memory of their own.
+#[derive(Clone, Debug, Default)]
+pub struct FieldLines<'a> {
+    few: [&'a [u8]; 2],
+    count: usize,
+    /// All of them, once there are more than a few.
+    many: Vec<&'a [u8]>,
+}
+
+impl<'a> FieldLines<'a> {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a line's value.
+    pub fn push(&mut self, value: &'a [u8]) {
+        match self.few.get_mut(self.count) {
+            Some(place) => *place = value,
+            None if self.many.is_empty() => {
+                self.many.extend(self.few);
+                self.many.push(value);
+            }
+            None => self.many.push(value),
+        }
+        self.count += 1;
+    }
+}
+
+impl<'a> std::ops::Deref for FieldLines<'a> {
+    type Target = [&'a [u8]];
+
+    fn deref(&self) -> &Self::Target {
+        if self.many.is_empty() { &self.few[..self.count] } else { &self.many }
+    }
+}
 
 /// A request head as an engine read it.
 #[derive(Clone, Debug)]

@@ -1,0 +1,57 @@
+//! `ecs`: the Elastic Common Schema 8, dotted keys.
+
+use model::{Scope, Version};
+
+use super::object::Object;
+use super::{Event, Moment, Text, referer};
+use crate::record::Data;
+use crate::settings::{Privacy, QueryPrivacy};
+
+pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, event: Event, data: &Data, port: &str) {
+    let mut line = Object::begin(out, "@timestamp", |out| moment.clock.write_iso(out, moment.millis));
+    line.text("ecs.version", b"8.11.0");
+    line.text("event.kind", b"event");
+    line.text("event.category", if data.is_http() { b"web" } else { b"network" });
+    line.text(
+        "event.type",
+        match event {
+            Event::Start => b"start".as_slice(),
+            Event::Interval => b"info",
+            _ => b"end",
+        },
+    );
+    line.text("event.outcome", if data.is_error() { b"failure" } else { b"success" });
+    let nanos = u64::try_from(moment.took.as_nanos()).unwrap_or(u64::MAX);
+    line.number("event.duration", Some(nanos));
+    line.display("client.ip", privacy.address(data.client.ip));
+    line.number("client.port", data.client.port.filter(|_| privacy.port()).map(u64::from));
+    line.number("client.bytes", Some(data.received));
+    line.text("client.geo.country_iso_code", data.country.as_ref().map_or(b"", |code| code.as_str().as_bytes()));
+    line.text("client.geo.region_iso_code", data.text(Text::Region));
+    line.text("client.geo.city_name", data.text(Text::City));
+    if data.scope != Scope::Global {
+        line.text("client.geo.name", data.scope.as_str().as_bytes());
+    }
+    line.number("client.as.number", data.asn.map(u64::from));
+    line.text("client.as.organization.name", data.text(Text::Organization));
+    line.display("source.ip", privacy.address(data.peer_ip()));
+    line.text("tls.client.x509.alternative_names", data.text(Text::Identity));
+    line.text("http.request.method", data.text(Text::Method));
+    line.text("url.path", data.text(Text::Path));
+    if privacy.query == QueryPrivacy::Full && data.has_query() {
+        line.text("url.query", data.text(Text::Query));
+    }
+    line.text("url.domain", data.text(Text::Authority));
+    line.text("http.version", data.version.map_or("", Version::as_str).as_bytes());
+    line.number("http.response.status_code", data.status_told(event).map(u64::from));
+    line.number("http.request.body.bytes", Some(data.received));
+    line.number("http.response.body.bytes", Some(data.sent));
+    line.text("user_agent.original", data.text(Text::UserAgent));
+    line.text("http.request.referrer", referer(data, privacy));
+    line.text("http.request.id", data.text(Text::RequestId));
+    line.hex("trace.id", data.trace.as_ref().map(|(trace, _)| &trace[..]));
+    line.text("observer.ingress.interface.name", port.as_bytes());
+    line.text("error.type", data.cause.map_or("", model::Cause::label).as_bytes());
+    line.text("error.message", data.text(Text::Detail));
+    line.end();
+}

@@ -1,0 +1,88 @@
+//! A JSON object written key by key.
+
+use std::io::Write;
+use std::time::Duration;
+
+use super::escape;
+
+/// Appends `{"key":value,...}`; absent values leave no key.
+pub(super) struct Object<'o> {
+    out: &'o mut Vec<u8>,
+}
+
+impl<'o> Object<'o> {
+    /// Begins with the one member every line has.
+    pub(super) fn begin(out: &'o mut Vec<u8>, key: &'static str, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        out.extend_from_slice(b"{\"");
+        out.extend_from_slice(key.as_bytes());
+        out.extend_from_slice(b"\":\"");
+        write(out);
+        out.push(b'"');
+        Self { out }
+    }
+
+    fn key(&mut self, key: &'static str) {
+        self.out.extend_from_slice(b",\"");
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    /// A text; none where it is empty.
+    pub(super) fn text(&mut self, key: &'static str, value: &[u8]) {
+        if !value.is_empty() {
+            self.key(key);
+            self.out.push(b'"');
+            escape::json(self.out, value);
+            self.out.push(b'"');
+        }
+    }
+
+    /// A value whose text needs no escape.
+    pub(super) fn display(&mut self, key: &'static str, value: Option<impl std::fmt::Display>) {
+        if let Some(value) = value {
+            self.key(key);
+            // Writing into memory does not fail.
+            let _ = write!(self.out, "\"{value}\"");
+        }
+    }
+
+    /// A whole number.
+    pub(super) fn number(&mut self, key: &'static str, value: Option<u64>) {
+        if let Some(value) = value {
+            self.key(key);
+            self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+        }
+    }
+
+    /// A duration in seconds, to the microsecond.
+    pub(super) fn seconds(&mut self, key: &'static str, value: Option<Duration>) {
+        if let Some(value) = value {
+            self.key(key);
+            seconds(self.out, value);
+        }
+    }
+
+    /// Bytes in lower-case hexadecimal.
+    pub(super) fn hex(&mut self, key: &'static str, value: Option<&[u8]>) {
+        if let Some(value) = value {
+            self.key(key);
+            self.out.push(b'"');
+            let digit = |n: u8| b"0123456789abcdef"[usize::from(n)];
+            self.out.extend(value.iter().flat_map(|b| [digit(b >> 4), digit(b & 0xf)]));
+            self.out.push(b'"');
+        }
+    }
+
+    pub(super) fn end(self) {
+        self.out.push(b'}');
+    }
+}
+
+/// Seconds with six decimals.
+pub(super) fn seconds(out: &mut Vec<u8>, value: Duration) {
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(digits.format(value.as_secs()).as_bytes());
+    out.push(b'.');
+    let micros = digits.format(1_000_000 + value.subsec_micros());
+    out.extend_from_slice(&micros.as_bytes()[1..]);
+}

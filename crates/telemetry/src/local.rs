@@ -1,0 +1,194 @@
+//! What one worker tells, gathered without locks: counters, and log lines in a buffer of its own.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use arc_swap::{ArcSwap, Cache};
+use model::{Cause, Failure, Fault};
+
+use crate::clock::Clock;
+use crate::line;
+use crate::metrics::Telemetry;
+use crate::record::Data;
+use crate::settings::Settings;
+use crate::shard::{Limit, PortShard, Shard};
+use crate::writer::{Batch, Lines};
+
+/// Bytes of lines after which they are handed to the writer without waiting for the tick.
+const FLUSH_BYTES: usize = 32 * 1024;
+/// Records kept for reuse.
+const SPARE_RECORDS: usize = 256;
+
+/// One worker's share of telemetry. Not for another thread.
+#[derive(Debug)]
+pub struct Local {
+    pub(crate) shard: Arc<Shard>,
+    telemetry: Arc<Telemetry>,
+    settings: RefCell<Cache<Current, Arc<Settings>>>,
+    batch: RefCell<Batch>,
+    lines: Lines,
+    clock: RefCell<Clock>,
+    #[expect(clippy::vec_box, reason = "a record is handed out in its box: moving it would copy some 300 bytes")]
+    spare: RefCell<Vec<Box<Data>>>,
+    random: RefCell<fastrand::Rng>,
+    /// What an open request failed of if it ends without a word.
+    unfinished: Cell<Cause>,
+}
+
+/// Lets a worker cache the settings.
+#[derive(Debug)]
+struct Current(Arc<Telemetry>);
+
+impl std::ops::Deref for Current {
+    type Target = ArcSwap<Settings>;
+    fn deref(&self) -> &ArcSwap<Settings> {
+        &self.0.settings
+    }
+}
+
+impl Local {
+    pub(crate) fn new(telemetry: &Arc<Telemetry>, shard: Arc<Shard>, lines: Lines) -> Rc<Self> {
+        Rc::new(Self {
+            shard,
+            settings: RefCell::new(Cache::new(Current(telemetry.clone()))),
+            telemetry: telemetry.clone(),
+            batch: RefCell::default(),
+            lines,
+            clock: RefCell::default(),
+            spare: RefCell::default(),
+            random: RefCell::new(fastrand::Rng::new()),
+            unfinished: Cell::new(Cause::ClientDisconnected),
+        })
+    }
+
+    /// Counts a connection in; out again when the guard is dropped.
+    pub fn connection(self: &Rc<Self>, port: usize) -> Connection {
+        let shard = &self.shard.ports[port];
+        shard.connections.add(1);
+        shard.connections_open.add(1);
+        Connection { local: self.clone(), port }
+    }
+
+    /// A failure that belongs to no request.
+    pub fn connection_failed(&self, port: usize, failure: &Failure) {
+        self.shard.error(failure.cause);
+        tracing::debug!(
+            port = self.telemetry.port_name(port),
+            cause = failure.cause.label(),
+            "connection failed: {}",
+            failure.detail
+        );
+    }
+
+    /// A bound was reached.
+    pub fn limit_hit(&self, limit: Limit) {
+        if let Some(place) = Limit::ALL.iter().position(|known| *known == limit) {
+            self.shard.limits[place].add(1);
+        }
+    }
+
+    /// A connection to the app was taken for a request: an idle one, or a new one.
+    pub fn app_connection(&self, reused: bool) {
+        self.shard.app_connections[usize::from(reused)].add(1);
+    }
+
+    /// An informational answer of the app could not be passed on over HTTP/2.
+    pub fn dropped_informational(&self) {
+        self.shard.informational_dropped.add(1);
+    }
+
+    /// An HTTP/2 connection ended in an error within the library, on the caller's side or the app's.
+    pub fn http2_error(&self, side: Fault) {
+        self.shard.http2_errors[usize::from(side == Fault::App)].add(1);
+    }
+
+    /// Accepting paused for want of file descriptors or memory.
+    pub fn accept_backoff(&self) {
+        self.shard.accept_backoffs.add(1);
+    }
+
+    /// Shows that this worker lives. To be called at least once a second.
+    pub fn heartbeat(&self) {
+        self.shard.heartbeat.set(self.telemetry.uptime_millis());
+    }
+
+    /// From now on requests that end without a word were cut by the drain deadline.
+    pub fn cut(&self) {
+        self.unfinished.set(Cause::DrainDeadline);
+    }
+
+    pub(crate) fn unfinished(&self) -> Cause {
+        self.unfinished.get()
+    }
+
+    /// Hands what lines there are to the writer. To be called about four times a second; never waits.
+    pub fn flush(&self) {
+        let batch = &mut *self.batch.borrow_mut();
+        if batch.lines == 0 {
+            return;
+        }
+        let full = std::mem::replace(batch, self.lines.spare());
+        match self.lines.send(full) {
+            Ok(lines) => self.shard.log_lines.add(lines),
+            Err(lines) => self.shard.log_dropped.add(lines),
+        }
+    }
+
+    pub(crate) fn port(&self, port: usize) -> &PortShard {
+        &self.shard.ports[port]
+    }
+
+    /// Writes a line, if its request is one to be told.
+    pub(crate) fn write(&self, data: &Data, event: line::Event, now: Instant) {
+        let mut settings = self.settings.borrow_mut();
+        let settings = settings.load();
+        if !self.tells(settings, data) {
+            return;
+        }
+        let clock = &mut *self.clock.borrow_mut();
+        let millis = clock.set(SystemTime::now());
+        let mut batch = self.batch.borrow_mut();
+        let moment = line::Moment { clock, millis, took: now.saturating_duration_since(data.started) };
+        line::write(&mut batch.bytes, settings, &moment, event, data, self.telemetry.port_name(data.port));
+        batch.lines += 1;
+        let full = batch.bytes.len() >= FLUSH_BYTES;
+        drop(batch);
+        if full {
+            self.flush();
+        }
+    }
+
+    /// Errors are always told; of successes as many as are sampled, and none of an excluded path.
+    fn tells(&self, settings: &Settings, data: &Data) -> bool {
+        let log = &settings.access_log;
+        data.is_error()
+            || (!log.excludes(data.text(line::Text::Path))
+                && (log.sample_success >= 1.0 || self.random.borrow_mut().f64() < log.sample_success))
+    }
+
+    pub(crate) fn take_data(&self) -> Option<Box<Data>> {
+        self.spare.borrow_mut().pop()
+    }
+
+    pub(crate) fn give_data(&self, data: Box<Data>) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < SPARE_RECORDS {
+            spare.push(data);
+        }
+    }
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Connection {
+    local: Rc<Local>,
+    port: usize,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.local.shard.ports[self.port].connections_open.sub(1);
+    }
+}

@@ -1,0 +1,286 @@
+//! One request's record, from its first byte to its last.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use model::{Cause, ClientAddr, Code, Facts, Failure, PeerAddr, Place, Scheme, Scope, Version};
+
+use crate::country;
+use crate::line::{Event, Text};
+use crate::local::Local;
+use crate::shard::{METHODS, method_index};
+
+/// What is known of a request so far. Dropped, it writes the line and the metrics: every exit is told, and each once.
+#[derive(Debug)]
+pub struct Record {
+    local: Rc<Local>,
+    /// Taken out only by the drop.
+    data: Option<Box<Data>>,
+}
+
+/// Bytes of each text at most: enough to find a request by, not enough to fill a disk with.
+const MAX_PATH: usize = 2048;
+const MAX_TEXT: usize = 512;
+
+/// All that a line may tell.
+#[derive(Debug)]
+pub(crate) struct Data {
+    pub(crate) port: usize,
+    pub(crate) started: Instant,
+    pub(crate) peer: PeerAddr,
+    pub(crate) client: ClientAddr,
+    pub(crate) method: usize,
+    pub(crate) version: Option<Version>,
+    pub(crate) scheme: Scheme,
+    pub(crate) country: Option<Code>,
+    pub(crate) scope: Scope,
+    pub(crate) asn: Option<u32>,
+    pub(crate) trace: Option<([u8; 16], [u8; 8])>,
+    pub(crate) status: Option<u16>,
+    pub(crate) cause: Option<Cause>,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) first_byte: Option<Duration>,
+    pub(crate) retries: u32,
+    pub(crate) stream: Option<&'static str>,
+    finished: bool,
+    has_query: bool,
+    country_place: Option<usize>,
+    texts: Vec<u8>,
+    spans: [(u32, u32); Text::COUNT],
+}
+
+impl Record {
+    /// Begins a request whose first byte is there. The client is who the connection alone says it is.
+    pub fn begin(local: &Rc<Local>, port: usize, peer: PeerAddr, client: ClientAddr) -> Self {
+        local.port(port).in_flight.add(1);
+        let data = match local.take_data() {
+            Some(mut data) => {
+                data.begin(port, peer, client);
+                data
+            }
+            None => Box::new(Data::new(port, peer, client)),
+        };
+        Self { local: local.clone(), data: Some(data) }
+    }
+
+    /// Notes the head, and who asked.
+    pub fn head(&mut self, facts: &Facts<'_>) {
+        let Some(data) = &mut self.data else { return };
+        let head = facts.head;
+        data.client = facts.client;
+        data.method = method_index(head.method);
+        data.version = Some(head.version);
+        data.scheme = head.scheme;
+        data.set(Text::Method, head.method.as_bytes(), MAX_TEXT);
+        data.set(Text::Path, head.path.as_bytes(), MAX_PATH);
+        data.has_query = head.query.is_some();
+        data.set(Text::Query, head.query.unwrap_or_default().as_bytes(), MAX_PATH);
+        data.set(Text::Authority, head.authority.as_bytes(), MAX_TEXT);
+        data.set(Text::UserAgent, head.user_agent.unwrap_or_default(), MAX_TEXT);
+        data.set(Text::Referer, head.referer.unwrap_or_default(), MAX_TEXT);
+        if let Some(identity) = facts.identity {
+            data.set(Text::Identity, identity.as_str().as_bytes(), MAX_PATH);
+        }
+        self.place(facts.place);
+    }
+
+    /// Notes where the client is.
+    pub fn place(&mut self, place: &Place) {
+        let Some(data) = &mut self.data else { return };
+        data.country = place.country;
+        data.scope = place.scope;
+        data.asn = place.asn;
+        data.country_place = Some(country::place_of(place));
+        for (text, value) in
+            [(Text::Region, &place.region), (Text::City, &place.city), (Text::Organization, &place.organization)]
+        {
+            data.set(text, value.as_deref().unwrap_or_default().as_bytes(), MAX_TEXT);
+        }
+    }
+
+    /// Notes the caller's trace and the span this request is a child of.
+    pub fn trace(&mut self, trace_id: [u8; 16], parent_id: [u8; 8]) {
+        self.with(|data| data.trace = Some((trace_id, parent_id)));
+    }
+
+    /// Notes the request's ID.
+    pub fn request_id(&mut self, id: &[u8]) {
+        self.with(|data| data.set(Text::RequestId, id, MAX_TEXT));
+    }
+
+    /// A connection to the app is there; `reused` where another request used it before.
+    pub fn app(&mut self, reused: bool) {
+        self.with(|data| data.set(Text::App, if reused { b"reused" } else { b"new" }, MAX_TEXT));
+    }
+
+    /// The request was sent once more.
+    pub fn retried(&mut self) {
+        self.local.shard.retries.add(1);
+        self.with(|data| data.retries += 1);
+    }
+
+    /// The answer's head is there.
+    pub fn responded(&mut self, status: u16) {
+        self.with(|data| {
+            data.status = Some(status);
+            data.first_byte = Some(data.started.elapsed());
+        });
+    }
+
+    /// Body bytes came from the caller.
+    pub fn received(&mut self, bytes: u64) {
+        self.with(|data| data.received += bytes);
+    }
+
+    /// Body bytes went to the caller.
+    pub fn sent(&mut self, bytes: u64) {
+        self.with(|data| data.sent += bytes);
+    }
+
+    /// The request failed. The first cause counts: what follows from it is not another.
+    pub fn fail(&mut self, failure: &Failure) {
+        self.with(|data| {
+            if data.cause.is_none() {
+                data.cause = Some(failure.cause);
+                data.set(Text::Detail, failure.detail.as_bytes(), MAX_TEXT);
+            }
+        });
+    }
+
+    /// The answer was sent to its end.
+    pub fn finished(&mut self) {
+        self.with(|data| data.finished = true);
+    }
+
+    /// The request has become a stream that may live long: its start gets a line now. `kind` such as `websocket` or `sse`.
+    pub fn stream(&mut self, kind: &'static str) {
+        self.with(|data| data.stream = Some(kind));
+        self.tell(Event::Start);
+    }
+
+    /// A stream still lives: a line with what it carried so far, if it is one that has a start line.
+    pub fn interval(&mut self) {
+        if self.data.as_ref().is_some_and(|data| data.stream.is_some()) {
+            self.tell(Event::Interval);
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        if let Some(data) = &self.data {
+            self.local.write(data, event, Instant::now());
+        }
+    }
+
+    fn with(&mut self, change: impl FnOnce(&mut Data)) {
+        if let Some(data) = &mut self.data {
+            change(data);
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let Some(mut data) = self.data.take() else { return };
+        let shard = self.local.port(data.port);
+        shard.in_flight.sub(1);
+        if !data.finished && data.cause.is_none() {
+            data.cause = Some(self.local.unfinished());
+        }
+        if let Some(cause) = data.cause {
+            self.local.shard.error(cause);
+        }
+        let now = Instant::now();
+        shard.received.add(data.received);
+        shard.sent.add(data.sent);
+        if data.is_http() {
+            shard.request(data.method, data.status(), now.saturating_duration_since(data.started));
+            let place = data.country_place.unwrap_or(country::PLACES - 1);
+            self.local.shard.countries[place].add(1);
+        }
+        let event = if data.stream.is_some() { Event::End } else { Event::Request };
+        self.local.write(&data, event, now);
+        self.local.give_data(data);
+    }
+}
+
+impl Data {
+    fn new(port: usize, peer: PeerAddr, client: ClientAddr) -> Self {
+        Self {
+            port,
+            started: Instant::now(),
+            peer,
+            client,
+            method: METHODS.len() - 1,
+            version: None,
+            scheme: Scheme::Http,
+            country: None,
+            scope: Scope::of(client.ip),
+            asn: None,
+            trace: None,
+            status: None,
+            cause: None,
+            received: 0,
+            sent: 0,
+            first_byte: None,
+            retries: 0,
+            stream: None,
+            finished: false,
+            has_query: false,
+            country_place: None,
+            texts: Vec::new(),
+            spans: [(0, 0); Text::COUNT],
+        }
+    }
+
+    /// Begins anew, keeping the memory.
+    fn begin(&mut self, port: usize, peer: PeerAddr, client: ClientAddr) {
+        let mut texts = std::mem::take(&mut self.texts);
+        texts.clear();
+        *self = Self { texts, ..Self::new(port, peer, client) };
+    }
+
+    fn set(&mut self, text: Text, value: &[u8], limit: usize) {
+        let start = self.texts.len();
+        self.texts.extend_from_slice(&value[..value.len().min(limit)]);
+        let offset = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        self.spans[text as usize] = (offset(start), offset(self.texts.len()));
+    }
+
+    /// A text as received, cut at its bound; empty where there is none.
+    pub(crate) fn text(&self, text: Text) -> &[u8] {
+        let (start, end) = self.spans[text as usize];
+        &self.texts[start as usize..end as usize]
+    }
+
+    pub(crate) fn has_query(&self) -> bool {
+        self.has_query
+    }
+
+    /// The status answered with, or the one the failure stands for.
+    pub(crate) fn status(&self) -> u16 {
+        self.status.or(self.cause.map(Cause::status)).unwrap_or(499)
+    }
+
+    /// The status a line tells: none for opaque bytes, nor for a stream that has none yet.
+    pub(crate) fn status_told(&self, event: Event) -> Option<u16> {
+        match event {
+            Event::Start | Event::Interval => self.status,
+            Event::Request | Event::End => self.is_http().then(|| self.status()),
+        }
+    }
+
+    /// Opaque bytes have no method and no status.
+    pub(crate) fn is_http(&self) -> bool {
+        self.stream != Some("tcp")
+    }
+
+    pub(crate) fn is_error(&self) -> bool {
+        self.cause.is_some() || self.status.is_some_and(|status| status >= 400)
+    }
+
+    pub(crate) fn peer_ip(&self) -> IpAddr {
+        self.peer.ip()
+    }
+}
