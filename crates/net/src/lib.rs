@@ -14,6 +14,6 @@ pub use buffer::{Buffer, Buffers};
 pub use deadline::Deadline;
 pub use detect::{Detected, HTTP2_PREFACE, detect};
 pub use dial::dial;
-pub use io::Io;
+pub use io::{Io, Replay};
 pub use listen::{Accepted, Acceptor, keep_watch, listen};
 pub use tunnel::{Carried, tunnel};

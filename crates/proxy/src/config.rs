@@ -1,0 +1,126 @@
+//! What the data path is told to do: finished types, checked when they were made. A [`Snapshot`] is swapped whole on
+//! reload; a request keeps the one it began with.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use geo::AddressPolicy;
+use model::Policy;
+
+/// The configuration as of one reload.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// One entry per listener, in the order of the configuration file. Reload keeps number, order and listen addresses.
+    pub ports: Vec<Arc<Port>>,
+}
+
+/// One listener and the app port behind it.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// The name in log, metrics and status.
+    pub name: Box<str>,
+    /// Where to listen. `[::]` takes IPv4 as well.
+    pub listen: SocketAddr,
+    /// Where the app may listen, tried in order until one accepts: usually 127.0.0.1, then [::1]. Never empty.
+    pub app: Vec<SocketAddr>,
+    /// What the app speaks.
+    pub protocol: Protocol,
+    /// Whether connections begin with a PROXY protocol header.
+    pub proxy_protocol: ProxyProtocol,
+    /// Who may speak for a client, and how.
+    pub address: AddressPolicy,
+    /// What of the caller's place is told to the app.
+    pub geo_headers: GeoHeaders,
+    /// Who may call what.
+    pub policy: Policy,
+    /// Bounds on what callers may use.
+    pub limits: Limits,
+    /// Bounds on time.
+    pub timeouts: Timeouts,
+}
+
+/// What the app behind a port speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1, and HTTP/2 without TLS for gRPC requests.
+    Auto,
+    /// HTTP/1.1 only.
+    Http1,
+    /// HTTP/2 without TLS, by prior knowledge.
+    H2c,
+    /// TLS of the app's own: passed through untouched.
+    Tls,
+    /// Opaque bytes: passed through untouched.
+    Tcp,
+}
+
+/// Whether a PROXY protocol header may, must or must not begin a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// None is expected: its bytes are read as the request, and refused as such.
+    Disabled,
+    /// Read when present and from a trusted source.
+    Optional,
+    /// Every connection must begin with one, from a trusted source.
+    Required,
+}
+
+/// Which `x-client-geo-*` headers the app is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // Each is the header's own name.
+pub struct GeoHeaders {
+    pub country: bool,
+    pub region: bool,
+    pub city: bool,
+    pub asn: bool,
+}
+
+/// Bounds on what callers may use. Connections and streams are counted per sidecar and port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections open at once.
+    pub connections: usize,
+    /// Bytes of a request or response head, and of a trailer section.
+    pub head_bytes: usize,
+    /// Field lines of a head, and of a trailer section.
+    pub head_fields: usize,
+    /// HTTP/2 streams open at once on one connection.
+    pub streams: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 10_000, head_bytes: 32 * 1024, head_fields: 100, streams: 100 }
+    }
+}
+
+/// Bounds on time. None of them cuts a stream that is open and answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the first byte of a head to its last.
+    pub head: Duration,
+    /// How long a kept-alive connection may stay without a request.
+    pub idle: Duration,
+    /// How long a request body may stall.
+    pub body: Duration,
+    /// How long the app may take to accept a connection.
+    pub connect: Duration,
+    /// How long the app may take to begin its answer once it has the whole request; gRPC and upgraded streams have no bound.
+    pub response: Option<Duration>,
+    /// How long a caller may refuse to read a byte of an answer.
+    pub write: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(650),
+            body: Duration::from_secs(60),
+            connect: Duration::from_secs(1),
+            response: Some(Duration::from_secs(60)),
+            write: Duration::from_secs(60),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! HTTP/1 to the app: send, repeat where that is safe, and bring the answer back.
+
+use h1::{Body, Method, RequestHead, ResponseHead, Version};
+use model::{Cause, Edits, Failure, Permit};
+use telemetry::Record;
+
+use super::exchange::{Exchange, NoAnswer};
+use super::heads::{self, Return};
+use super::pump::{Pump, Recode};
+use super::{Next, http2, refuse};
+use crate::app::Reuse;
+use crate::config::{Port, Protocol};
+use crate::inbound::caller::Caller;
+use crate::worker::Worker;
+
+/// Informational answers passed on per request; an app that sends more is not going to answer.
+const MAX_INFORMATIONAL: usize = 16;
+
+/// A request ready to be sent: admitted, its head written, its body still with the caller.
+pub(super) struct Request {
+    pub(super) permit: Permit,
+    pub(super) method: Method,
+    pub(super) version: Version,
+    pub(super) keep_alive: bool,
+    pub(super) body: Body,
+    wants_upgrade: bool,
+    pub(super) head: Vec<u8>,
+}
+
+impl Request {
+    pub(super) fn new(
+        permit: Permit,
+        head: &RequestHead,
+        bytes: &[u8],
+        edits: &Edits,
+        port: &Port,
+        worker: &Worker,
+    ) -> Self {
+        let mut out = worker.take_memory();
+        heads::write_request(&mut out, head, bytes, edits, port);
+        Self {
+            permit,
+            method: head.method(),
+            version: head.version(),
+            keep_alive: head.keep_alive(),
+            body: head.body(),
+            wants_upgrade: heads::upgrade(head, bytes).is_some(),
+            head: out,
+        }
+    }
+
+    /// Whether the same request twice is as good as once (RFC 9110, 9.2.2).
+    fn is_idempotent(&self) -> bool {
+        matches!(self.method, Method::Get | Method::Head | Method::Put | Method::Delete | Method::Options)
+    }
+}
+
+/// Forwards one request and brings its answer back.
+pub(super) async fn forward(caller: &mut Caller, port: &Port, request: Request, record: &mut Record) -> Next {
+    if port.protocol == Protocol::H2c {
+        return Box::pin(http2::forward(caller, port, request, record)).await;
+    }
+    let idempotent = request.is_idempotent();
+    let Request { permit, method, version, keep_alive, body, wants_upgrade, head } = request;
+    let worker = caller.worker.clone();
+    let limits = h1::Limits { head_bytes: port.limits.head_bytes, fields: port.limits.head_fields };
+    let recode = if body == Body::Chunked { Recode::Chunked } else { Recode::Plain };
+    let mut pump = Some(Pump::new(head, body, &limits, recode));
+    let mut reuse = if idempotent { Reuse::Any } else { Reuse::Fresh };
+    let mut response = ResponseHead::new();
+    loop {
+        let taken = match worker.apps.take(&permit, &worker, port, reuse).await {
+            Ok(taken) => taken,
+            Err(failure) => return refuse_whole(caller, &failure, record, method, body, keep_alive).await,
+        };
+        record.app(taken.reused);
+        let Some(sending) = pump.take() else { unreachable!("the pump comes back before the loop does") };
+        let mut exchange = Exchange::new(caller, port, record, taken.io, sending, method);
+        let answer = Answer { version, keep_alive, wants_upgrade };
+        match answer.fetch(&mut exchange, &mut response).await {
+            Ok(length) => return answer.give(exchange, &mut response, length).await,
+            Err(NoAnswer::Closed(_)) if taken.reused && idempotent && exchange.request.rewind() => {
+                pump = Some(exchange.request);
+                reuse = Reuse::No;
+                response.reset();
+                record.retried();
+            }
+            Err(NoAnswer::Closed(detail)) => {
+                return give_up(exchange, &Failure::new(Cause::AppClosed, detail), keep_alive).await;
+            }
+            Err(NoAnswer::Failed(failure)) => return give_up(exchange, &failure, keep_alive).await,
+        }
+    }
+}
+
+/// Answers in the app's stead when the request was not even sent.
+async fn refuse_whole(
+    caller: &mut Caller,
+    failure: &Failure,
+    record: &mut Record,
+    method: Method,
+    body: Body,
+    keep_alive: bool,
+) -> Next {
+    let unread = !matches!(body, Body::Empty | Body::Length(0));
+    refuse(caller, failure, record, method == Method::Head, unread || !keep_alive).await
+}
+
+/// Answers in the app's stead when it has not answered.
+async fn give_up(exchange: Exchange<'_>, failure: &Failure, keep_alive: bool) -> Next {
+    let close = !exchange.request.is_read() || !keep_alive;
+    refuse(exchange.caller, failure, exchange.record, exchange.method == Method::Head, close).await
+}
+
+/// How to answer the caller.
+#[derive(Clone, Copy)]
+struct Answer {
+    version: Version,
+    keep_alive: bool,
+    wants_upgrade: bool,
+}
+
+impl Answer {
+    /// Waits for the final answer's head, passing informational ones on.
+    async fn fetch(self, exchange: &mut Exchange<'_>, response: &mut ResponseHead) -> Result<usize, NoAnswer> {
+        let fail = |detail: &'static str| Err(NoAnswer::Failed(Failure::new(Cause::AppProtocol, detail)));
+        for _ in 0..=MAX_INFORMATIONAL {
+            let length = exchange.answer_head(response).await?;
+            match response.status() {
+                101 if self.wants_upgrade && response.upgrade(&exchange.outbox.filled()[..length]).is_some() => {
+                    return Ok(length);
+                }
+                101 => return fail("the app switches protocols, which it was not asked to"),
+                100..=199 => {
+                    if self.version == Version::Http11 {
+                        let mut out = exchange.caller.worker.take_memory();
+                        heads::write_informational(&mut out, response, exchange.outbox.filled());
+                        exchange.outbox.consume(length);
+                        let limits = h1::Limits::default();
+                        let mut pump = Pump::new(out, Body::Empty, &limits, Recode::Plain);
+                        exchange.answer_body(&mut pump).await.map_err(NoAnswer::Failed)?;
+                        exchange.caller.worker.give_memory(pump.into_memory());
+                    } else {
+                        exchange.outbox.consume(length);
+                    }
+                    response.reset();
+                }
+                _ => return Ok(length),
+            }
+        }
+        fail("the app sends informational answers without end")
+    }
+
+    /// Sends the final answer, and settles what becomes of both connections.
+    async fn give(self, mut exchange: Exchange<'_>, response: &mut ResponseHead, length: usize) -> Next {
+        let status = response.status();
+        exchange.request.never_rewind();
+        exchange.record.responded(status);
+        if status == 101 {
+            return self.tunnel(exchange, response, length).await;
+        }
+        let worker = exchange.caller.worker.clone();
+        let keep_alive = self.keep_alive && exchange.request.is_read() && !worker.is_leaving();
+        let back = Return::of(response.body(), self.version, keep_alive);
+        let mut out = worker.take_memory();
+        heads::write_response(&mut out, response, exchange.outbox.filled(), back);
+        if heads::is_event_stream(response, exchange.outbox.filled()) {
+            exchange.record.stream("sse");
+        }
+        exchange.outbox.consume(length);
+        let limits =
+            h1::Limits { head_bytes: exchange.port.limits.head_bytes, fields: exchange.port.limits.head_fields };
+        let mut pump = Pump::new(out, response.body(), &limits, back.recode);
+        if let Err(failure) = exchange.answer_body(&mut pump).await {
+            exchange.record.fail(&failure);
+            if back.until_close {
+                // Nothing but a reset tells this caller that the answer is not whole.
+                exchange.caller.io.reset_on_close();
+            }
+            return Next::Close;
+        }
+        exchange.record.finished();
+        worker.give_memory(pump.into_memory());
+        let request_over = exchange.request.is_read() && !exchange.request.is_blocked() && !exchange.request_broken;
+        let app_stays = request_over && response.keep_alive() && response.body() != Body::UntilClose;
+        // Bytes behind the answer belong to no request of ours: that connection is not to be trusted.
+        if app_stays && exchange.outbox.is_empty() {
+            worker.apps.put(&exchange.port.app, exchange.app, response.keep_alive_timeout());
+        }
+        worker.give_memory(exchange.request.into_memory());
+        match (back.close, request_over) {
+            (false, _) => Next::KeepAlive,
+            (true, true) => Next::Close,
+            (true, false) => Next::Linger,
+        }
+    }
+
+    /// The protocols are switched: from here on bytes pass both ways, unseen.
+    async fn tunnel(self, mut exchange: Exchange<'_>, response: &mut ResponseHead, length: usize) -> Next {
+        let mut head = exchange.caller.worker.take_memory();
+        heads::write_informational(&mut head, response, exchange.outbox.filled());
+        let websocket =
+            response.upgrade(exchange.outbox.filled()).is_some_and(|p| p.eq_ignore_ascii_case(b"websocket"));
+        exchange.record.stream(if websocket { "websocket" } else { "upgrade" });
+        exchange.outbox.consume(length);
+        let limits = h1::Limits::default();
+        let mut pump = Pump::new(head, Body::Empty, &limits, Recode::Plain);
+        if let Err(failure) = exchange.answer_body(&mut pump).await {
+            exchange.record.fail(&failure);
+            return Next::Close;
+        }
+        super::super::tunnel::carry(exchange.caller, &mut exchange.app, &mut exchange.outbox, exchange.record).await;
+        Next::Close
+    }
+}

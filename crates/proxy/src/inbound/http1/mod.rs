@@ -1,0 +1,206 @@
+//! HTTP/1 from the caller: one request after the other, each forwarded to its end before the next is looked at.
+
+mod exchange;
+mod forward;
+mod heads;
+mod http2;
+mod pump;
+
+use std::time::Duration;
+
+use h1::{ErrorKind, Method, RequestHead};
+use model::{Cause, Failure};
+use telemetry::{Limit, Record};
+use tokio::time::Instant;
+
+use crate::config::Port;
+use crate::inbound::caller::{Caller, NoBytes};
+use crate::inbound::{disconnected, refusal, stages};
+
+/// What becomes of the caller's connection after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// It waits for another request.
+    KeepAlive,
+    /// It is closed.
+    Close,
+    /// It is closed once the caller had time to read our answer: bytes it still sends would make the kernel reset the
+    /// connection, and the answer would be lost.
+    Linger,
+}
+
+/// Serves requests until the connection ends.
+pub(super) async fn serve(mut caller: Caller) {
+    let mut head = RequestHead::new();
+    loop {
+        let port = caller.worker.port(caller.port);
+        let next = match read_head(&mut caller, &port, &mut head).await {
+            Ok(Some((length, record))) => request(&mut caller, &port, &head, length, record).await,
+            Ok(None) => return,
+            Err((failure, record)) => refuse_head(&mut caller, failure, record).await,
+        };
+        head.reset();
+        match next {
+            Next::KeepAlive => {}
+            Next::Close => return,
+            Next::Linger => return linger(&mut caller).await,
+        }
+    }
+}
+
+/// Reads until a request head is complete: its length, and the record that began with its first byte. `None` where the
+/// connection ended, or was idle too long, between requests.
+async fn read_head(
+    caller: &mut Caller,
+    port: &Port,
+    head: &mut RequestHead,
+) -> Result<Option<(usize, Record)>, (Failure, Record)> {
+    let limits = h1::Limits { head_bytes: port.limits.head_bytes, fields: port.limits.head_fields };
+    if caller.inbox.is_empty() {
+        match caller.read(port.timeouts.idle, true).await {
+            Ok(()) => {}
+            Err(why) => {
+                if matches!(why, NoBytes::Expired) {
+                    caller.worker.telemetry.limit_hit(Limit::Idle);
+                }
+                return Ok(None);
+            }
+        }
+    }
+    let record = Record::begin(&caller.worker.telemetry, caller.port, caller.who.peer, stages::client_of(&caller.who));
+    let expires = Instant::now() + port.timeouts.head;
+    loop {
+        match head.parse(caller.inbox.filled(), &limits) {
+            Ok(Some(length)) => return Ok(Some((length, record))),
+            Ok(None) => {}
+            Err(e) => {
+                count_limit(caller, e.kind());
+                return Err((malformed(e), record));
+            }
+        }
+        let failure = match caller.read(expires.saturating_duration_since(Instant::now()), false).await {
+            Ok(()) => continue,
+            Err(NoBytes::Expired) => {
+                caller.worker.telemetry.limit_hit(Limit::HeadTimeout);
+                Failure::new(Cause::RequestTimeout, "the request head did not arrive in time")
+            }
+            Err(NoBytes::Failed(e)) => disconnected(&e),
+            Err(NoBytes::Ended | NoBytes::Closing) => {
+                Failure::new(Cause::ClientDisconnected, "the caller closed within the request head")
+            }
+        };
+        return Err((failure, record));
+    }
+}
+
+fn count_limit(caller: &Caller, kind: ErrorKind) {
+    match kind {
+        ErrorKind::HeadTooLarge | ErrorKind::TargetTooLong => caller.worker.telemetry.limit_hit(Limit::HeadBytes),
+        ErrorKind::TooManyFields => caller.worker.telemetry.limit_hit(Limit::HeadFields),
+        _ => {}
+    }
+}
+
+/// Takes a parsed request through the stages, and forwards it. Synchronous up to the first byte sent, so that the head is
+/// read where it was received.
+async fn request(caller: &mut Caller, port: &Port, head: &RequestHead, length: usize, mut record: Record) -> Next {
+    let worker = caller.worker.clone();
+    let admitted = {
+        let bytes = caller.inbox.filled();
+        let facts = heads::facts(head, bytes);
+        let edits = &mut *worker.edits.borrow_mut();
+        let refused = matches!(head.method(), Method::Connect | Method::Trace);
+        let admitted = stages::admit(&worker, port, &caller.who, &facts, &mut record, edits);
+        match admitted {
+            Ok(_) if refused => Err(Failure::new(Cause::MethodNotAllowed, "")),
+            Ok(permit) => Ok(forward::Request::new(permit, head, bytes, edits, port, &worker)),
+            Err(failure) => Err(failure),
+        }
+    };
+    match admitted {
+        Ok(request) => {
+            caller.inbox.consume(length);
+            worker.buffers.release(&mut caller.inbox);
+            forward::forward(caller, port, request, &mut record).await
+        }
+        Err(failure) => {
+            caller.inbox.consume(length);
+            refuse(caller, &failure, &mut record, head.method() == Method::Head, true).await
+        }
+    }
+}
+
+async fn refuse_head(caller: &mut Caller, failure: Failure, mut record: Record) -> Next {
+    refuse(caller, &failure, &mut record, false, true).await
+}
+
+/// Answers in our own name. Without an answer to give, the connection just ends.
+async fn refuse(caller: &mut Caller, failure: &Failure, record: &mut Record, is_head: bool, close: bool) -> Next {
+    record.fail(failure);
+    if failure.cause == Cause::ClientDisconnected {
+        return Next::Close;
+    }
+    let close = close || caller.worker.is_leaving();
+    let mut out = Vec::with_capacity(512);
+    refusal::write_http1(&mut out, failure, is_head, close);
+    record.responded(failure.cause.status());
+    caller.deadline.set(Some(Instant::now() + REFUSAL_PATIENCE));
+    let mut sent = 0;
+    let written = std::future::poll_fn(|cx| {
+        while sent < out.len() {
+            match caller.io.poll_write_slice(cx, &out[sent..]) {
+                std::task::Poll::Ready(Ok(n)) => sent += n,
+                std::task::Poll::Ready(Err(_)) => return std::task::Poll::Ready(false),
+                std::task::Poll::Pending => return caller.deadline.poll_expired(cx).map(|()| false),
+            }
+        }
+        std::task::Poll::Ready(true)
+    });
+    match written.await {
+        true if close => Next::Linger,
+        true => Next::KeepAlive,
+        false => Next::Close,
+    }
+}
+
+/// How long a caller may take to read an answer of some hundred bytes.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a closing connection is read from at most, and what it may send in the meantime.
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
+
+/// Ends our side and reads what the caller still sends, unseen, until it ends its own.
+async fn linger(caller: &mut Caller) {
+    if std::future::poll_fn(|cx| caller.io.poll_end(cx)).await.is_err() {
+        return;
+    }
+    let ends = Instant::now() + LINGER;
+    caller.deadline.set(Some(ends));
+    let mut left = LINGER_BYTES;
+    let worker = caller.worker.clone();
+    std::future::poll_fn(|cx| {
+        while left > 0 {
+            let scratch = &mut *worker.scratch.borrow_mut();
+            match caller.io.poll_read_slice(cx, scratch) {
+                std::task::Poll::Ready(Ok(n)) if n > 0 => left = left.saturating_sub(n),
+                std::task::Poll::Ready(_) => return std::task::Poll::Ready(()),
+                std::task::Poll::Pending => return caller.deadline.poll_expired(cx),
+            }
+        }
+        std::task::Poll::Ready(())
+    })
+    .await;
+}
+
+/// What a codec error of the caller's bytes means.
+fn malformed(e: h1::Error) -> Failure {
+    let cause = match e.kind() {
+        ErrorKind::TargetTooLong => Cause::TargetTooLong,
+        ErrorKind::HeadTooLarge | ErrorKind::TooManyFields => Cause::HeadTooLarge,
+        ErrorKind::NotImplemented => Cause::NotImplemented,
+        ErrorKind::ExpectationFailed => Cause::ExpectationFailed,
+        ErrorKind::VersionNotSupported => Cause::VersionNotSupported,
+        _ => Cause::BadRequest,
+    };
+    Failure::new(cause, e.reason())
+}

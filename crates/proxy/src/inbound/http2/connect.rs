@@ -1,0 +1,102 @@
+//! Extended CONNECT (RFC 8441): WebSocket, or any other protocol, within one HTTP/2 stream.
+
+use http::{HeaderMap, Request, Response, header};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use model::{Cause, Failure};
+use net::Deadline;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::answer::Answer;
+use super::to_http1::{FromHttp1, Upload, response_headers};
+use super::to_http2::FromHttp2;
+use super::{Answered, Call};
+use crate::app::Reuse;
+use crate::app::http2;
+use crate::inbound::tunnel;
+use crate::supervise;
+
+/// To an app that speaks HTTP/1.1: its `101 Switching Protocols` is the stream's `200`.
+pub(super) async fn to_http1(mut call: Call, mut request: Request<Incoming>, head: Vec<u8>) -> Answered {
+    let upgrade = hyper::upgrade::on(&mut request);
+    let protocol = protocol_of(&request);
+    let worker = call.worker().clone();
+    let taken = match worker.apps.take(&call.permit, &worker, &call.port, Reuse::Fresh).await {
+        Ok(taken) => taken,
+        Err(failure) => return Err((failure, call)),
+    };
+    call.record.app(taken.reused);
+    let mut exchange = FromHttp1::new(call, taken.io, Upload::new(head, request));
+    let (answer, length) = match exchange.answer_head(h1::Method::Get).await {
+        Ok(answer) => answer,
+        Err(no_answer) => return Err((no_answer.failure, exchange.into_parts().0)),
+    };
+    if answer.status() != 101 {
+        return Ok(exchange.into_response((answer, length)));
+    }
+    let mut headers = response_headers(&answer, exchange.head_bytes());
+    headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+    exchange.consume(length);
+    let (call, app, outbox) = exchange.into_parts();
+    let Some(app) = app else {
+        return Err((Failure::new(Cause::AppClosed, "the app closed the connection"), call));
+    };
+    let early = outbox.filled().to_vec();
+    Ok(switch(call, protocol, headers, upgrade, async move { Some((app, early)) }))
+}
+
+/// To an app that speaks HTTP/2 and has extended CONNECT enabled: stream to stream.
+pub(super) async fn to_http2(mut call: Call, mut request: Request<Incoming>, headers: HeaderMap) -> Answered {
+    let upgrade = hyper::upgrade::on(&mut request);
+    let protocol = protocol_of(&request);
+    let (mut parts, _none) = request.into_parts();
+    parts.headers = headers;
+    let outgoing = Request::from_parts(parts, http2::Upload::Empty);
+    let worker = call.worker().clone();
+    let (mut response, reused) = match worker.apps.http2.send(&call.permit, &worker, &call.port, outgoing).await {
+        Ok(sent) => sent,
+        Err(failure) => return Err((failure, call)),
+    };
+    call.record.app(reused);
+    if !response.status().is_success() {
+        return Ok(FromHttp2::respond(call, response));
+    }
+    let headers = std::mem::take(response.headers_mut());
+    let app = hyper::upgrade::on(response);
+    Ok(switch(call, protocol, headers, upgrade, async move { Some((TokioIo::new(app.await.ok()?), Vec::new())) }))
+}
+
+fn protocol_of(request: &Request<Incoming>) -> &'static str {
+    let protocol = request.extensions().get::<hyper::ext::Protocol>().map(hyper::ext::Protocol::as_str);
+    if protocol.is_some_and(|p| p.eq_ignore_ascii_case("websocket")) { "websocket" } else { "upgrade" }
+}
+
+/// Answers that the protocol is switched, and carries bytes in a task of its own from then on.
+fn switch<A>(
+    mut call: Call,
+    protocol: &'static str,
+    headers: HeaderMap,
+    upgrade: OnUpgrade,
+    app: impl Future<Output = Option<(A, Vec<u8>)>> + 'static,
+) -> Response<Answer>
+where
+    A: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    call.record.responded(200);
+    call.record.stream(protocol);
+    let (worker, port) = (call.worker().clone(), call.stream.0.port);
+    supervise::spawn(&worker.clone(), port, async move {
+        let (Some((mut app, early)), Ok(caller)) = (app.await, upgrade.await) else {
+            return call
+                .record
+                .fail(&Failure::new(Cause::ClientDisconnected, "the stream ended before it was switched"));
+        };
+        let mut caller = TokioIo::new(caller);
+        let early = (&b""[..], &early[..]);
+        tunnel::between(&worker, &mut caller, &mut app, early, &mut Deadline::new(), &mut call.record).await;
+    });
+    let mut response = Response::new(Answer::Tunnel);
+    *response.headers_mut() = headers;
+    response
+}

@@ -1,0 +1,449 @@
+//! An HTTP/2 stream to an app that speaks HTTP/1.1: the answer's body owns the app's connection and keeps pushing the
+//! request while it is read.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h1::{BodyDecoder, Piece, ResponseHead};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use model::{Cause, Failure};
+use net::{Buffer, Deadline, Io};
+use tokio::time::Instant;
+
+use super::answer::{Answer, BrokenOff};
+use super::{Answered, Call};
+use crate::app::Reuse;
+
+/// Forwards a request whose head is written already.
+pub(super) async fn forward(mut call: Call, request: Request<Incoming>, head: Vec<u8>) -> Answered {
+    let method = method_of(request.method());
+    let idempotent = request.method().is_idempotent();
+    let mut upload = Upload::new(head, request);
+    let mut reuse = if idempotent { Reuse::Any } else { Reuse::Fresh };
+    loop {
+        let worker = call.worker().clone();
+        let taken = match worker.apps.take(&call.permit, &worker, &call.port, reuse).await {
+            Ok(taken) => taken,
+            Err(failure) => return Err((failure, call)),
+        };
+        call.record.app(taken.reused);
+        let mut exchange = FromHttp1::new(call, taken.io, upload);
+        match exchange.answer_head(method).await {
+            Ok(response) => return Ok(exchange.into_response(response)),
+            Err(NoAnswer { failure, closed }) => {
+                let repeat = closed && taken.reused && idempotent && exchange.upload.rewind();
+                (call, upload) = (exchange.call, exchange.upload);
+                if !repeat {
+                    return Err((failure, call));
+                }
+                call.record.retried();
+                reuse = Reuse::No;
+            }
+        }
+    }
+}
+
+fn method_of(method: &Method) -> h1::Method {
+    match *method {
+        Method::HEAD => h1::Method::Head,
+        // An extended CONNECT goes to the app as the GET that asks for an upgrade.
+        Method::GET | Method::CONNECT => h1::Method::Get,
+        _ => h1::Method::Other,
+    }
+}
+
+/// Why there is no answer head, and whether the app closed before a byte of one.
+pub(super) struct NoAnswer {
+    pub(super) failure: Failure,
+    closed: bool,
+}
+
+/// The request on its way to the app.
+pub(super) struct Upload {
+    body: Incoming,
+    chunked: bool,
+    unsent: Vec<u8>,
+    sent: usize,
+    /// Nothing but the head was taken from the caller: it can be sent again.
+    only_head: bool,
+    moved: bool,
+    over: bool,
+}
+
+impl Upload {
+    pub(super) fn new(head: Vec<u8>, request: Request<Incoming>) -> Self {
+        let chunked =
+            !request.headers().contains_key(http::header::CONTENT_LENGTH) && request.method() != Method::CONNECT;
+        let body = request.into_body();
+        let over = body.is_end_stream();
+        Self { body, chunked, unsent: head, sent: 0, only_head: true, moved: true, over }
+    }
+
+    fn rewind(&mut self) -> bool {
+        self.sent = 0;
+        self.only_head
+    }
+
+    /// Takes frames from the caller and writes them to the app, as far as both go; ready when all is sent.
+    fn poll(&mut self, cx: &mut Context<'_>, app: &mut Io, call: &mut Call) -> Poll<Result<(), Cause>> {
+        loop {
+            while self.sent < self.unsent.len() {
+                match app.poll_write_slice(cx, &self.unsent[self.sent..]) {
+                    Poll::Ready(Ok(n)) => {
+                        self.sent += n;
+                        self.moved = true;
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Cause::AppClosed)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            if self.over {
+                return Poll::Ready(Ok(()));
+            }
+            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(frame) => frame,
+            };
+            if std::mem::take(&mut self.only_head) || self.sent == self.unsent.len() {
+                self.unsent.clear();
+                self.sent = 0;
+            }
+            match frame {
+                Some(Ok(frame)) => self.take(frame, call),
+                Some(Err(_)) => return Poll::Ready(Err(Cause::ClientDisconnected)),
+                None => self.end(&HeaderMap::new()),
+            }
+        }
+    }
+
+    fn take(&mut self, frame: Frame<Bytes>, call: &mut Call) {
+        match frame.into_data() {
+            Ok(data) if data.is_empty() => {}
+            Ok(data) => {
+                call.record.received(data.len() as u64);
+                if self.chunked {
+                    h1::encode::chunk_header(&mut self.unsent, data.len());
+                }
+                self.unsent.extend_from_slice(&data);
+                if self.chunked {
+                    self.unsent.extend_from_slice(b"\r\n");
+                }
+            }
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    self.end(&trailers);
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, trailers: &HeaderMap) {
+        if self.chunked && !self.over {
+            // What HTTP/1.1 must not see in a trailer section would be read as framing or routing there.
+            let fields = trailers.iter().filter(|(name, _)| h1::is_trailer_name(name.as_str().as_bytes()));
+            h1::encode::last_chunk(&mut self.unsent, fields.map(|(n, v)| (n.as_str().as_bytes(), v.as_bytes())));
+        }
+        self.over = true;
+    }
+}
+
+/// An answer from the app, and the connection it comes on.
+pub(super) struct FromHttp1 {
+    call: Call,
+    app: Option<Io>,
+    outbox: Buffer,
+    upload: Upload,
+    upload_state: UploadState,
+    decoder: Option<BodyDecoder>,
+    length: Option<u64>,
+    reusable: bool,
+    keep_alive: Option<u32>,
+    deadline: Deadline,
+    over: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum UploadState {
+    Going,
+    Done,
+    /// The app no longer takes the request.
+    Refused,
+}
+
+impl FromHttp1 {
+    pub(super) fn new(call: Call, app: Io, upload: Upload) -> Self {
+        Self {
+            call,
+            app: Some(app),
+            outbox: Buffer::default(),
+            upload,
+            upload_state: UploadState::Going,
+            decoder: None,
+            length: None,
+            reusable: false,
+            keep_alive: None,
+            deadline: Deadline::new(),
+            over: false,
+        }
+    }
+
+    /// Sends the request and reads until the final answer's head is there. Informational answers are dropped: the library
+    /// cannot send them.
+    pub(super) async fn answer_head(&mut self, method: h1::Method) -> Result<(ResponseHead, usize), NoAnswer> {
+        let limits =
+            h1::Limits { head_bytes: self.call.port.limits.head_bytes, fields: self.call.port.limits.head_fields };
+        let mut head = ResponseHead::new();
+        loop {
+            let length = poll_fn(|cx| self.poll_answer_head(cx, &mut head, &limits, method)).await?;
+            if !(100..200).contains(&head.status()) || head.status() == 101 {
+                return Ok((head, length));
+            }
+            self.call.worker().telemetry.dropped_informational();
+            self.outbox.consume(length);
+            head.reset();
+        }
+    }
+
+    fn poll_answer_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &mut ResponseHead,
+        limits: &h1::Limits,
+        method: h1::Method,
+    ) -> Poll<Result<usize, NoAnswer>> {
+        let fail = |cause, detail: &'static str| {
+            Poll::Ready(Err(NoAnswer { failure: Failure::new(cause, detail), closed: false }))
+        };
+        if self.push_upload(cx).is_err() {
+            return fail(Cause::ClientDisconnected, "the caller broke off within the request body");
+        }
+        loop {
+            if !self.outbox.is_empty() {
+                match head.parse(self.outbox.filled(), limits, method) {
+                    Ok(Some(length)) => return Poll::Ready(Ok(length)),
+                    Ok(None) => {}
+                    Err(e) => return fail(Cause::AppProtocol, e.reason()),
+                }
+            }
+            match self.poll_read_app(cx) {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => {
+                    let failure = Failure::new(Cause::AppClosed, "the app closed the connection");
+                    return Poll::Ready(Err(NoAnswer { failure, closed: self.outbox.is_empty() }));
+                }
+                Poll::Pending => break,
+            }
+        }
+        match self.deadline.poll_expired(cx) {
+            Poll::Ready(()) if self.upload_state == UploadState::Going => {
+                fail(Cause::RequestTimeout, "the request body stalled")
+            }
+            Poll::Ready(()) => fail(Cause::AppTimeout, "no answer within the response timeout"),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Pushes the request as far as it goes; an error is the caller's.
+    fn push_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Cause> {
+        let Some(app) = self.app.as_mut().filter(|_| self.upload_state == UploadState::Going) else { return Ok(()) };
+        let pushed = self.upload.poll(cx, app, &mut self.call);
+        if std::mem::take(&mut self.upload.moved) {
+            // Patience for the answer begins when the app has the whole request; a caller that stalls has its own bound.
+            self.deadline.set(Some(Instant::now() + self.call.port.timeouts.body));
+        }
+        match pushed {
+            Poll::Pending => return Ok(()),
+            Poll::Ready(Ok(())) => self.upload_state = UploadState::Done,
+            Poll::Ready(Err(Cause::ClientDisconnected)) => return Err(Cause::ClientDisconnected),
+            Poll::Ready(Err(_)) => self.upload_state = UploadState::Refused,
+        }
+        self.deadline.set(self.call.port.timeouts.response.filter(|_| !self.call.grpc).map(|t| Instant::now() + t));
+        Ok(())
+    }
+
+    /// Reads once from the app; `false` at the end of its stream, orderly or not.
+    fn poll_read_app(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let Some(app) = &mut self.app else { return Poll::Ready(false) };
+        let worker = self.call.stream.0.worker.clone();
+        worker.buffers.back(&mut self.outbox);
+        let read = app.poll_read_buffer(cx, &mut self.outbox);
+        worker.buffers.release(&mut self.outbox);
+        read.map(|read| matches!(read, Ok(n) if n > 0))
+    }
+
+    /// What an upgraded connection needs: the call, the socket, and what was read from it.
+    pub(super) fn into_parts(self) -> (Call, Option<Io>, Buffer) {
+        (self.call, self.app, self.outbox)
+    }
+
+    /// Drops an answer's head from what was read.
+    pub(super) fn consume(&mut self, length: usize) {
+        self.outbox.consume(length);
+    }
+
+    pub(super) fn head_bytes(&self) -> &[u8] {
+        self.outbox.filled()
+    }
+
+    /// The answer as hyper sends it, with the rest of it behind.
+    pub(super) fn into_response(mut self, (head, length): (ResponseHead, usize)) -> Response<Answer> {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(head.status()).unwrap_or(StatusCode::BAD_GATEWAY);
+        *response.headers_mut() = response_headers(&head, self.outbox.filled());
+        self.outbox.consume(length);
+        let limits =
+            h1::Limits { head_bytes: self.call.port.limits.head_bytes, fields: self.call.port.limits.head_fields };
+        let decoder = BodyDecoder::new(head.body(), &limits);
+        self.length = match head.body() {
+            h1::Body::Length(length) => Some(length),
+            h1::Body::Empty => Some(0),
+            h1::Body::Chunked | h1::Body::UntilClose => None,
+        };
+        self.reusable = head.keep_alive() && head.body() != h1::Body::UntilClose;
+        self.keep_alive = head.keep_alive_timeout();
+        self.call.record.responded(head.status());
+        if is_event_stream(response.headers()) {
+            self.call.record.stream("sse");
+        }
+        let over = decoder.is_done();
+        self.decoder = Some(decoder);
+        if over {
+            self.finish();
+        }
+        response.map(|()| Answer::Http1(Box::new(self)))
+    }
+
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        if self.push_upload(cx).is_err() {
+            return self
+                .broken(Failure::new(Cause::ClientDisconnected, "the caller broke off within the request body"));
+        }
+        loop {
+            if !self.outbox.is_empty()
+                && let Some(frame) = self.decode_outbox().transpose()
+            {
+                return match frame {
+                    Ok(frame) => Poll::Ready(frame.map(Ok)),
+                    Err(failure) => self.broken(failure),
+                };
+            }
+            match self.poll_read_body(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => {
+                    let whole = self.decoder.as_mut().is_some_and(|decoder| decoder.at_eof().is_ok());
+                    if !whole {
+                        return self
+                            .broken(Failure::new(Cause::AppBroken, "the app closed the connection within its answer"));
+                    }
+                    self.finish();
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+
+    /// Reads a body's bytes through the worker's scratch, so that a large one takes few system calls.
+    fn poll_read_body(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let Some(app) = &mut self.app else { return Poll::Ready(false) };
+        let worker = self.call.stream.0.worker.clone();
+        let scratch = &mut *worker.scratch.borrow_mut();
+        app.poll_read_slice(cx, scratch).map(|read| {
+            let n = read.unwrap_or(0);
+            self.outbox.extend(&scratch[..n]);
+            n > 0
+        })
+    }
+
+    /// The next frame of what was read: `Ok(None)` where more is needed, `Ok(Some(None))` at the end.
+    fn decode_outbox(&mut self) -> Result<Option<Option<Frame<Bytes>>>, Failure> {
+        let Some(decoder) = &mut self.decoder else { return Ok(None) };
+        while !self.outbox.is_empty() {
+            let bytes = self.outbox.filled();
+            let step = decoder.decode(bytes).map_err(|e| Failure::new(Cause::AppProtocol, e.reason()))?;
+            let data = match step.piece {
+                Piece::Data(range) => Some(Bytes::copy_from_slice(&bytes[range])),
+                Piece::End | Piece::NeedMore => None,
+            };
+            self.outbox.consume(step.consumed);
+            if let Some(data) = data {
+                self.call.record.sent(data.len() as u64);
+                let over = decoder.is_done();
+                if over {
+                    self.finish();
+                }
+                return Ok(Some(Some(Frame::data(data))));
+            }
+            if decoder.is_done() {
+                let trailers = trailers_of(decoder);
+                self.finish();
+                return Ok(Some(trailers.map(Frame::trailers)));
+            }
+            if step.consumed == 0 {
+                break;
+            }
+        }
+        self.call.stream.0.worker.buffers.release(&mut self.outbox);
+        Ok(None)
+    }
+
+    fn broken(&mut self, failure: Failure) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        self.call.record.fail(&failure);
+        self.over = true;
+        self.app = None;
+        Poll::Ready(Some(Err(BrokenOff(failure.cause))))
+    }
+
+    /// The answer is read to its end: its connection may serve another request.
+    fn finish(&mut self) {
+        self.over = true;
+        self.call.record.finished();
+        let clean = self.reusable && self.outbox.is_empty() && self.upload_state == UploadState::Done;
+        if let Some(app) = self.app.take().filter(|_| clean) {
+            self.call.worker().apps.put(&self.call.port.app, app, self.keep_alive);
+        }
+        let memory = std::mem::take(&mut self.upload.unsent);
+        self.call.worker().give_memory(memory);
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.length.map_or_else(SizeHint::new, SizeHint::with_exact)
+    }
+}
+
+/// An HTTP/1.1 answer's end-to-end fields.
+pub(super) fn response_headers(head: &ResponseHead, bytes: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for field in head.fields(bytes).filter(|field| field.role != h1::Role::HopByHop) {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(field.name), HeaderValue::from_bytes(field.value)) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+fn trailers_of(decoder: &BodyDecoder) -> Option<HeaderMap> {
+    let mut trailers = HeaderMap::new();
+    for field in decoder.trailers() {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(field.name), HeaderValue::from_bytes(field.value)) {
+            trailers.append(name, value);
+        }
+    }
+    (!trailers.is_empty()).then_some(trailers)
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/event-stream"))
+}

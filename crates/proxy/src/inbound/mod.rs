@@ -1,0 +1,66 @@
+//! Towards the app, from an accepted connection to its end.
+//!
+//! ```text
+//! accept -> client address (socket, PROXY header) -> detect (HTTP/1? HTTP/2? opaque)
+//!   -> per request: client address (trusted headers) -> geo -> authorize -> forward to the app -> record
+//! ```
+
+mod caller;
+mod http1;
+mod http2;
+mod opaque;
+mod preamble;
+mod refusal;
+mod stages;
+mod tunnel;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use model::{Cause, Failure, PeerAddr};
+use net::{Detected, Io};
+use telemetry::Limit;
+
+use crate::config::Protocol;
+use crate::listener::Admitted;
+use crate::supervise;
+use caller::Caller;
+
+/// Starts serving a connection on its worker.
+pub(crate) fn spawn(admitted: Admitted, tcp: tokio::net::TcpStream, addr: SocketAddr) {
+    let (worker, port) = (admitted.worker.clone(), admitted.port);
+    let opened = worker.telemetry.connection(port);
+    let caller = Caller::new(Rc::clone(&worker), port, Io::Tcp(tcp), PeerAddr::new(addr));
+    supervise::spawn(&worker, port, async move {
+        let _until_the_end = (admitted, opened);
+        serve(caller).await;
+    });
+}
+
+/// One connection, whatever it speaks.
+async fn serve(mut caller: Caller) {
+    let port = caller.worker.port(caller.port);
+    if let Err(failure) = preamble::read_proxy_header(&mut caller, &port).await {
+        caller.worker.telemetry.connection_failed(caller.port, &failure);
+        return;
+    }
+    if matches!(port.protocol, Protocol::Tls | Protocol::Tcp) {
+        return opaque::serve(caller, &port).await;
+    }
+    match preamble::detect(&mut caller, &port).await {
+        Ok(Some(Detected::Http1)) => http1::serve(caller).await,
+        Ok(Some(Detected::Http2)) => Box::pin(http2::serve(caller, port)).await,
+        Ok(None) => {}
+        Err(failure) => {
+            if failure.cause == Cause::RequestTimeout {
+                caller.worker.telemetry.limit_hit(Limit::HeadTimeout);
+            }
+            caller.worker.telemetry.connection_failed(caller.port, &failure);
+        }
+    }
+}
+
+/// A caller's stream that ended or failed.
+fn disconnected(e: &std::io::Error) -> Failure {
+    Failure::new(Cause::ClientDisconnected, e.to_string())
+}

@@ -1,0 +1,210 @@
+//! What every request goes through before it is forwarded, whatever engine read it: whose address, where is it, may it
+//! pass, and what the app is told.
+
+use std::io::Write;
+
+use geo::Resolved;
+use model::{ClientAddr, Direction, Edits, Facts, Failure, FieldName, FieldSet, Head, Permit, Place};
+use telemetry::Record;
+
+use crate::config::{GeoHeaders, Port};
+use crate::inbound::caller::Who;
+use crate::worker::Worker;
+
+/// Headers only this proxy may tell the app. Outside requests that carry them are lying.
+const OURS: FieldSet = FieldSet::of(&[FieldName::XForwardedClientCert, FieldName::XClientGeo, FieldName::XOutrigger]);
+/// Headers that speak for a client. `X-Forwarded-For` and `-Proto` are replaced or continued; the others go unless the
+/// peer may be believed.
+const FORWARDING: FieldSet = FieldSet::of(&[
+    FieldName::XForwardedFor,
+    FieldName::XForwardedProto,
+    FieldName::XForwardedHost,
+    FieldName::XForwardedPort,
+    FieldName::Forwarded,
+    FieldName::XRealIp,
+]);
+const CONTINUED: FieldSet = FieldSet::of(&[FieldName::XForwardedFor, FieldName::XForwardedProto]);
+const TRACE: FieldSet = FieldSet::of(&[FieldName::Traceparent, FieldName::Tracestate]);
+
+/// Takes a request through the stages; `edits` then says what is to change in its head.
+pub(crate) fn admit(
+    worker: &Worker,
+    port: &Port,
+    who: &Who,
+    head: &Head<'_>,
+    record: &mut Record,
+    edits: &mut Edits,
+) -> Result<Permit, Failure> {
+    edits.clear();
+    let resolved = geo::client_address(
+        &port.address,
+        who.peer,
+        who.proxied,
+        who.identity.as_ref(),
+        &head.x_forwarded_for,
+        &head.forwarded,
+    );
+    let place = worker.lookup.borrow_mut().place(resolved.client.ip);
+    let facts = Facts {
+        direction: Direction::Inbound,
+        head,
+        peer: who.peer,
+        identity: who.identity.as_ref(),
+        client: resolved.client,
+        place: &place,
+    };
+    record.head(&facts);
+    let permit = port.policy.authorize(&facts).map_err(|denial| {
+        // The rule is for log and metric; the caller learns only that it is not allowed.
+        Failure::new(model::Cause::Denied, denial.rule)
+    })?;
+    edits.remove(OURS);
+    tell_forwarding(&resolved, head, edits);
+    tell_trace(head, record, edits);
+    tell_request_id(worker, resolved.trusted_peer, head, record, edits);
+    tell_place(port.geo_headers, &place, edits);
+    Ok(permit)
+}
+
+/// `X-Forwarded-For` and `X-Forwarded-Proto`: continued behind a trusted peer, else begun with what we know ourselves.
+fn tell_forwarding(resolved: &Resolved, head: &Head<'_>, edits: &mut Edits) {
+    let believed = resolved.trusted_peer;
+    edits.remove(if believed { CONTINUED } else { FORWARDING });
+    edits.set("x-forwarded-for", |value| {
+        if believed {
+            for line in head.x_forwarded_for.iter() {
+                value.extend_from_slice(line);
+                value.extend_from_slice(b", ");
+            }
+        }
+        // Writing into memory does not fail.
+        let _ = write!(value, "{}", resolved.nearest.ip);
+    });
+    let told = head.x_forwarded_proto.filter(|proto| believed && matches!(*proto, b"http" | b"https"));
+    edits.set("x-forwarded-proto", |value| value.extend_from_slice(told.unwrap_or(head.scheme.as_str().as_bytes())));
+}
+
+/// W3C Trace Context: a valid `traceparent` passes as it is and is logged; an invalid one is dropped with its
+/// `tracestate`. None is invented: this hop records no span, and flags made up here would decide the app's sampling.
+fn tell_trace(head: &Head<'_>, record: &mut Record, edits: &mut Edits) {
+    match head.traceparent.and_then(parse_traceparent) {
+        Some((trace_id, parent_id)) => record.trace(trace_id, parent_id),
+        None => edits.remove(TRACE),
+    }
+}
+
+/// `X-Request-ID`: a trusted peer's is kept if it is sane, any other replaced by a random UUID.
+fn tell_request_id(worker: &Worker, believed: bool, head: &Head<'_>, record: &mut Record, edits: &mut Edits) {
+    let sane = |id: &&[u8]| !id.is_empty() && id.len() <= 128 && id.iter().all(u8::is_ascii_graphic);
+    if let Some(id) = head.x_request_id.filter(|_| believed).filter(sane) {
+        return record.request_id(id);
+    }
+    edits.remove(FieldSet::of(&[FieldName::XRequestId]));
+    let id = uuid_v4(worker.random.borrow_mut().u128(..));
+    edits.set("x-request-id", |value| value.extend_from_slice(&id));
+    record.request_id(&id);
+}
+
+/// `x-client-geo-*` as configured; an absent header says that it is not known.
+fn tell_place(told: GeoHeaders, place: &Place, edits: &mut Edits) {
+    if let Some(country) = place.country.filter(|_| told.country) {
+        edits.set("x-client-geo-country", |value| value.extend_from_slice(country.as_str().as_bytes()));
+    }
+    let texts = [("x-client-geo-region", told.region, &place.region), ("x-client-geo-city", told.city, &place.city)];
+    for (name, wanted, text) in texts {
+        if let Some(text) = text.as_deref().filter(|_| wanted) {
+            edits.set(name, |value| value.extend(text.bytes().filter(|b| !b.is_ascii_control())));
+        }
+    }
+    if let Some(asn) = place.asn.filter(|_| told.asn) {
+        edits.set("x-client-geo-asn", |value| drop(write!(value, "{asn}")));
+    }
+}
+
+/// `version-traceid-parentid-flags` (W3C Trace Context, 3.2): ids in lower-case hex and not all zero. Versions to come may
+/// say more behind a further `-`.
+fn parse_traceparent(value: &[u8]) -> Option<([u8; 16], [u8; 8])> {
+    let version = hex::<1>(value.get(..2)?)?;
+    let dashes = [2, 35, 52].iter().all(|&i| value.get(i) == Some(&b'-'));
+    let trace_id = hex::<16>(value.get(3..35)?)?;
+    let parent_id = hex::<8>(value.get(36..52)?)?;
+    hex::<1>(value.get(53..55)?)?;
+    let length = match version {
+        [0xff] => return None,
+        [0] => value.len() == 55,
+        _ => value.len() == 55 || value.get(55) == Some(&b'-'),
+    };
+    (dashes && length && trace_id != [0; 16] && parent_id != [0; 8]).then_some((trace_id, parent_id))
+}
+
+fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+    let nibble = |b: u8| match b {
+        b'0'..=b'9' => Some(b - b'0'),
+        b'a'..=b'f' => Some(b - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+    }
+    Some(bytes)
+}
+
+/// A random UUID (RFC 9562, 5.4) in its usual spelling.
+fn uuid_v4(random: u128) -> [u8; 36] {
+    let bits = random & !(0xf << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+    let bytes = bits.to_be_bytes();
+    let mut text = [b'-'; 36];
+    let places = (0..36).filter(|i| !matches!(i, 8 | 13 | 18 | 23));
+    for (n, place) in places.enumerate() {
+        let nibble = bytes[n / 2] >> (4 * (1 - n % 2)) & 0xf;
+        text[place] = b"0123456789abcdef"[usize::from(nibble)];
+    }
+    text
+}
+
+/// The client as the connection alone tells: where a request never got as far as a head, or the port carries no HTTP.
+pub(crate) fn client_of(who: &Who) -> ClientAddr {
+    match who.proxied {
+        Some(source) => ClientAddr {
+            ip: model::canonical_ip(source.ip()),
+            port: Some(source.port()),
+            source: model::AddressSource::ProxyProtocol,
+        },
+        None => ClientAddr::from_peer(who.peer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traceparent_is_believed_only_in_its_exact_form() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let (trace_id, parent_id) = parse_traceparent(good.as_bytes()).unwrap();
+        assert_eq!((trace_id[0], trace_id[15], parent_id[7]), (0x4b, 0x36, 0xb7));
+        let later = "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more";
+        assert!(parse_traceparent(later.as_bytes()).is_some());
+        for bad in [
+            "",
+            "00",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0g",
+            "00_4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01x",
+        ] {
+            assert_eq!(parse_traceparent(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_request_id_is_a_version_4_uuid() {
+        assert_eq!(&uuid_v4(0), b"00000000-0000-4000-8000-000000000000");
+        assert_eq!(&uuid_v4(u128::MAX), b"ffffffff-ffff-4fff-bfff-ffffffffffff");
+    }
+}

@@ -1,0 +1,272 @@
+//! A worker: one thread, one single-threaded runtime, and everything its connections share without locks.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use geo::{Geo, Lookup};
+use model::Edits;
+use net::Buffers;
+use telemetry::{Local, Telemetry};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use crate::app::Apps;
+use crate::config::{Port, Snapshot};
+use crate::lifecycle::{Lifecycle, Phase};
+use crate::listener;
+use crate::supervise::Tasks;
+
+/// What all workers and the control thread share.
+pub struct Shared {
+    /// The configuration, swapped on reload.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// Metrics and log.
+    pub telemetry: Arc<Telemetry>,
+    /// Where addresses are.
+    pub geo: Arc<Geo>,
+    /// Serving, or on the way out.
+    pub lifecycle: Lifecycle,
+    open: Vec<AtomicUsize>,
+    accepting: AtomicUsize,
+    loads: Vec<Load>,
+}
+
+/// One worker's queue of connections handed to it, and how many it has.
+#[derive(Debug)]
+struct Load {
+    connections: AtomicUsize,
+    inbox: mpsc::UnboundedSender<Handover>,
+}
+
+/// A connection on its way to the worker that will serve it.
+type Handover = (usize, TcpStream, SocketAddr);
+
+impl Shared {
+    /// Counts a connection in, unless the port has as many as it may.
+    pub(crate) fn admit_connection(&self, port: usize, limit: usize) -> bool {
+        let admitted = self.open[port].fetch_add(1, Relaxed) < limit;
+        if !admitted {
+            self.release_connection(port);
+        }
+        admitted
+    }
+
+    /// A listener was closed, and what waited in its queue placed.
+    pub(crate) fn listener_closed(&self) {
+        self.accepting.fetch_sub(1, Relaxed);
+    }
+
+    /// Whether no connection is placed with this worker, nor can be.
+    fn nothing_comes(&self, worker: usize) -> bool {
+        self.accepting.load(Relaxed) == 0 && self.loads[worker].connections.load(Relaxed) == 0
+    }
+
+    pub(crate) fn release_connection(&self, port: usize) {
+        self.open[port].fetch_sub(1, Relaxed);
+    }
+
+    /// The worker with the fewest connections; the count includes the one about to come.
+    pub(crate) fn least_loaded(&self) -> usize {
+        let least = (0..self.loads.len()).min_by_key(|&i| self.loads[i].connections.load(Relaxed)).unwrap_or(0);
+        self.loads[least].connections.fetch_add(1, Relaxed);
+        least
+    }
+
+    pub(crate) fn hand_over(&self, worker: usize, port: usize, stream: TcpStream, addr: SocketAddr) {
+        if self.loads[worker].inbox.send((port, stream, addr)).is_err() {
+            // The worker is gone, and the process with it: see `Workers::join`.
+            self.loads[worker].connections.fetch_sub(1, Relaxed);
+            self.release_connection(port);
+        }
+    }
+}
+
+/// The worker threads.
+pub struct Workers {
+    /// What they share with the control thread.
+    pub shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts `count` workers, at least one, on listeners from [`crate::bind`] (one per port of the snapshot, in order).
+    ///
+    /// # Errors
+    /// What starting a thread gives. A worker that cannot build its runtime ends: see [`Workers::lost_one`].
+    pub fn start(
+        count: usize,
+        snapshot: Snapshot,
+        listeners: Vec<TcpListener>,
+        telemetry: Arc<Telemetry>,
+        geo: Arc<Geo>,
+    ) -> io::Result<Self> {
+        let (senders, inboxes): (Vec<_>, Vec<_>) = (0..count.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
+        let shared = Arc::new(Shared {
+            accepting: AtomicUsize::new(listeners.len()),
+            open: snapshot.ports.iter().map(|_| AtomicUsize::new(0)).collect(),
+            snapshot: ArcSwap::from_pointee(snapshot),
+            telemetry,
+            geo,
+            lifecycle: Lifecycle::default(),
+            loads: senders.into_iter().map(|inbox| Load { connections: AtomicUsize::new(0), inbox }).collect(),
+        });
+        let mut listeners = Some(listeners);
+        let mut threads = Vec::new();
+        for (index, inbox) in inboxes.into_iter().enumerate() {
+            // The first worker accepts for all: a connection costs it one accept, a request of another's nothing.
+            let listeners = listeners.take().unwrap_or_default();
+            let shared = shared.clone();
+            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                match tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
+                    Ok(runtime) => runtime.block_on(Worker::run(shared, index, listeners, inbox)),
+                    Err(e) => tracing::error!("worker {index} cannot start: {e}"),
+                }
+            })?;
+            threads.push(thread);
+        }
+        Ok(Self { shared, threads })
+    }
+
+    /// Whether every worker has ended, as they do once the sidecar is closing and their last connection is gone.
+    pub fn ended(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Whether a worker has ended although the sidecar is not closing: a fault that only a restart mends.
+    pub fn lost_one(&self) -> bool {
+        self.shared.lifecycle.phase() < Phase::Closing && self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Waits for every worker's end. Blocks; `false` where one panicked.
+    pub fn join(self) -> bool {
+        let ended: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
+        ended.iter().all(Result::is_ok)
+    }
+}
+
+/// Bytes of the scratch buffer that bodies are read into: one per worker, lent for the length of a poll.
+const SCRATCH_BYTES: usize = 64 * 1024;
+/// Heads' memory kept for reuse.
+const SPARE_MEMORY: usize = 64;
+/// How often a worker shows that it lives, hands its log lines on and looks after idle app connections.
+const TICK: Duration = Duration::from_millis(250);
+
+/// What the connections of one worker share.
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) telemetry: Rc<Local>,
+    pub(crate) lookup: RefCell<Lookup>,
+    pub(crate) apps: Apps,
+    pub(crate) buffers: Buffers,
+    pub(crate) scratch: RefCell<Box<[u8]>>,
+    pub(crate) edits: RefCell<Edits>,
+    pub(crate) random: RefCell<fastrand::Rng>,
+    pub(crate) tasks: Tasks,
+    memory: RefCell<Vec<Vec<u8>>>,
+    snapshot: RefCell<arc_swap::Cache<SnapshotRef, Arc<Snapshot>>>,
+    phase: Cell<Phase>,
+}
+
+/// Lets a worker cache the snapshot: one atomic load per request.
+struct SnapshotRef(Arc<Shared>);
+
+impl std::ops::Deref for SnapshotRef {
+    type Target = ArcSwap<Snapshot>;
+    fn deref(&self) -> &ArcSwap<Snapshot> {
+        &self.0.snapshot
+    }
+}
+
+impl Worker {
+    async fn run(
+        shared: Arc<Shared>,
+        index: usize,
+        listeners: Vec<TcpListener>,
+        mut inbox: mpsc::UnboundedReceiver<Handover>,
+    ) {
+        let mut phases = shared.lifecycle.subscribe();
+        let worker = Rc::new(Self {
+            index,
+            telemetry: shared.telemetry.worker(),
+            lookup: RefCell::new(Lookup::new(shared.geo.clone())),
+            apps: Apps::default(),
+            buffers: Buffers::default(),
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+            edits: RefCell::default(),
+            random: RefCell::new(fastrand::Rng::new()),
+            tasks: Tasks::default(),
+            memory: RefCell::default(),
+            snapshot: RefCell::new(arc_swap::Cache::new(SnapshotRef(shared.clone()))),
+            phase: Cell::new(Phase::Serving),
+            shared,
+        });
+        for (port, listener) in listeners.into_iter().enumerate() {
+            tokio::task::spawn_local(listener::accept(worker.clone(), listener, port));
+        }
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some((port, stream, addr)) = inbox.recv() => listener::serve(&worker, port, stream, addr),
+                Ok(()) = phases.changed() => {
+                    worker.phase.set(*phases.borrow_and_update());
+                    if worker.phase() == Phase::Cut {
+                        worker.telemetry.cut();
+                    }
+                    worker.tasks.wake_all();
+                }
+                _ = tick.tick() => worker.tick(),
+            }
+            if worker.phase() >= Phase::Closing && worker.shared.nothing_comes(index) && worker.tasks.len() == 0 {
+                break;
+            }
+        }
+        worker.telemetry.flush();
+    }
+
+    fn tick(&self) {
+        self.telemetry.heartbeat();
+        self.telemetry.flush();
+        self.apps.sweep();
+    }
+
+    /// Memory to write a head into.
+    pub(crate) fn take_memory(&self) -> Vec<u8> {
+        self.memory.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives such memory back, unless it has grown beyond a head's size.
+    pub(crate) fn give_memory(&self, mut memory: Vec<u8>) {
+        let mut spare = self.memory.borrow_mut();
+        if memory.capacity() <= Buffers::BYTES && spare.len() < SPARE_MEMORY {
+            memory.clear();
+            spare.push(memory);
+        }
+    }
+
+    /// The configuration of a port, as of now.
+    pub(crate) fn port(&self, index: usize) -> Arc<Port> {
+        self.snapshot.borrow_mut().load().ports[index].clone()
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// Whether answers should ask the caller to close.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.phase() >= Phase::Draining
+    }
+
+    pub(crate) fn connection_ended(&self) {
+        self.shared.loads[self.index].connections.fetch_sub(1, Relaxed);
+    }
+}

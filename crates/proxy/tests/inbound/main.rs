@@ -1,0 +1,12 @@
+//! The inbound data path over real sockets: what callers send, what the app sees, what comes back, what is logged.
+
+#![allow(missing_docs)]
+
+mod addresses;
+mod ambiguity;
+mod failures;
+mod harness;
+mod http1;
+mod http2;
+mod leaving;
+mod streams;
