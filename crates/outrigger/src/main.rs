@@ -1,2 +1,5 @@
-//! The sidecar.
-fn main() {}
+//! The sidecar. See `outrigger --help`.
+
+fn main() -> std::process::ExitCode {
+    outrigger::main()
+}

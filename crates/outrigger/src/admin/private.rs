@@ -1,0 +1,106 @@
+//! What is for this pod alone: status, configuration, log level. A browser on the same host must not be tricked into
+//! reading it (DNS rebinding) or changing it (cross-site requests), nor a server nearby (SSRF).
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State as Shown};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::json;
+
+use super::State;
+
+/// A header that no form, link or plain fetch can send: whoever sends it means it.
+const INTENT: &str = "x-outrigger-admin";
+
+pub(super) fn router(state: Arc<State>) -> Router {
+    Router::new()
+        .route("/status", get(status))
+        .route("/config", get(config))
+        .route("/log-level", get(log_level).put(set_log_level))
+        .layer(DefaultBodyLimit::max(1024))
+        .layer(middleware::from_fn(guard))
+        .with_state(state)
+}
+
+async fn guard(request: Request, next: Next) -> Response {
+    if !is_this_host(request.headers()) {
+        return (StatusCode::MISDIRECTED_REQUEST, "ask for localhost, 127.0.0.1 or [::1]\n").into_response();
+    }
+    if request.headers().contains_key(header::ORIGIN) {
+        return (StatusCode::FORBIDDEN, "not for pages of another origin\n").into_response();
+    }
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let meant = request.headers().get(INTENT).is_some_and(|value| value == "1");
+    if !reads && !meant {
+        return (StatusCode::FORBIDDEN, format!("a change needs the header {INTENT}: 1\n")).into_response();
+    }
+    next.run(request).await
+}
+
+/// Whether `Host` names this host as such; another name that resolves here is somebody else's doing.
+fn is_this_host(headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next().and_then(|host| host.to_str().ok()), hosts.next()) else { return false };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !port.is_empty() => name,
+        _ => host,
+    };
+    ["localhost", "127.0.0.1", "[::1]"].iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+async fn status(Shown(state): Shown<Arc<State>>) -> Response {
+    let shared = &state.shared;
+    let geo = shared.geo.state();
+    let snapshot = shared.snapshot.load();
+    let ports: Vec<_> = snapshot
+        .ports
+        .iter()
+        .map(|port| json!({"name": port.name, "listen": port.listen.to_string(), "app": port.app.iter().map(ToString::to_string).collect::<Vec<_>>()}))
+        .collect();
+    let (generation, last_error) = {
+        let changing = state.changing();
+        (changing.generation, changing.last_error.clone())
+    };
+    let body = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "phase": format!("{:?}", shared.lifecycle.phase()).to_lowercase(),
+        "ports": ports,
+        "config": {"generation": generation, "last_reload_error": last_error},
+        "geo": {
+            "kind": geo.kind.as_str(),
+            "age_seconds": geo.age.as_secs(),
+            "stale": geo.stale,
+            "files": geo.files.iter().map(|file| json!({"name": file.name, "type": file.database_type})).collect::<Vec<_>>(),
+            "last_error": geo.last_error,
+        },
+        "telemetry": shared.telemetry.status(),
+    });
+    json(&body)
+}
+
+async fn config(Shown(state): Shown<Arc<State>>) -> Response {
+    json(&state.changing().shown)
+}
+
+fn json(body: &serde_json::Value) -> Response {
+    let text = serde_json::to_string_pretty(body).unwrap_or_default() + "\n";
+    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], text).into_response()
+}
+
+async fn log_level(Shown(state): Shown<Arc<State>>) -> String {
+    state.log_level.get() + "\n"
+}
+
+async fn set_log_level(Shown(state): Shown<Arc<State>>, level: String) -> Response {
+    match state.log_level.set(&level) {
+        Ok(()) => {
+            tracing::info!("log level set to {}", state.log_level.get());
+            (state.log_level.get() + "\n").into_response()
+        }
+        Err(expected) => (StatusCode::BAD_REQUEST, format!("{expected}\n")).into_response(),
+    }
+}

@@ -1,0 +1,79 @@
+//! `outrigger check`: what is wrong with a configuration, and with this place for it.
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::config::{Config, Overrides};
+
+/// Says what is wrong on standard error; success where nothing is.
+pub(crate) fn check(file: &Path) -> ExitCode {
+    let config = match Config::load(file, &Overrides::default()) {
+        Ok(config) => config,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let problems = problems(&config);
+    for problem in &problems {
+        eprintln!("{}: {problem}", file.display());
+    }
+    if problems.is_empty() {
+        println!("{}: good; {} port(s)", file.display(), config.snapshot.ports.len());
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// What of this place does not fit the configuration.
+fn problems(config: &Config) -> Vec<String> {
+    let mut problems = Vec::new();
+    match geo::Geo::open(config.geo.clone()) {
+        Err(e) => problems.push(format!("geo.databases: {e}")),
+        Ok(geo) if geo.state().stale => {
+            problems.push(format!(
+                "geo.max_age: the data is {} days old, older than allowed",
+                geo.state().age.as_secs() / 86_400
+            ));
+        }
+        Ok(_) => {}
+    }
+    if let telemetry::Output::File { path, .. } = &config.telemetry.access_log.output {
+        // As it will be opened: a file that is made for the check is one the sidecar would make.
+        if let Err(e) = std::fs::OpenOptions::new().append(true).create(true).open(path) {
+            problems.push(format!("access_log.output: cannot append to {}: {e}", path.display()));
+        }
+    }
+    for port in &config.snapshot.ports {
+        for (addr, app) in local_addresses()
+            .iter()
+            .flat_map(|ip| port.app.iter().map(move |app| (SocketAddr::new(*ip, app.port()), app)))
+        {
+            if app.ip().is_loopback() && TcpStream::connect_timeout(&addr, Duration::from_millis(200)).is_ok() {
+                problems.push(format!(
+                    "inbound.ports: the app of port {} answers on {addr} too, where it can be reached around the outrigger: \
+                     bind it to localhost, or close that port with a NetworkPolicy",
+                    port.name
+                ));
+            }
+        }
+    }
+    problems.dedup();
+    problems
+}
+
+/// Addresses of this host that others can reach: those a socket gets that talks to the world. No packet is sent.
+fn local_addresses() -> Vec<IpAddr> {
+    [("0.0.0.0:0", "198.18.0.1:9"), ("[::]:0", "[2001:db8::1]:9")]
+        .iter()
+        .filter_map(|(bind, towards)| {
+            let socket = std::net::UdpSocket::bind(bind).ok()?;
+            socket.connect(towards).ok()?;
+            Some(socket.local_addr().ok()?.ip())
+        })
+        .filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+        .collect()
+}

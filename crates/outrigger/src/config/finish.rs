@@ -1,0 +1,411 @@
+//! From keys to finished types: defaults, and what keys mean together.
+
+use std::num::NonZeroU8;
+use std::sync::Arc;
+use std::time::Duration;
+
+use geo::{AddressPolicy, Proxies, Trust};
+use proxy::config::{GeoHeaders, Limits, Port, Protocol, ProxyProtocol, Snapshot, Timeouts};
+
+use super::error::Wrong;
+use super::tree::{Kind, Value};
+use super::{Admin, AppProbe, Config, Drain, Overrides, de, raw};
+
+/// Keys of the design that this version does not have yet: refused by name, not as unknown.
+const NOT_YET: &[&str] =
+    &["identity", "outbound", "tracing", "inbound.rate_limits", "inbound.authorization", "metrics.app"];
+
+/// Makes a configuration of a tree, or says all that is wrong with it.
+pub(super) fn finish(tree: &Value, overrides: &Overrides) -> Result<Config, Vec<Wrong>> {
+    refuse_what_is_not_there(tree)?;
+    let file: raw::File = de::from_value(tree).map_err(|wrong| vec![wrong])?;
+    let mut wrongs = Vec::new();
+    let mut check = |key: &str, problem: Option<String>| {
+        if let Some(message) = problem {
+            wrongs.push(locate(tree, key, message));
+        }
+    };
+    let workers = overrides.workers.or(file.runtime.workers).unwrap_or(1);
+    check("version", (file.version != Some(1)).then(|| "found another version, expected 1".into()));
+    check("runtime.workers", (!(1..=256).contains(&workers)).then(|| format!("found {workers}, expected 1 to 256")));
+    let max_series = file.metrics.max_series.unwrap_or(2000);
+    check("metrics.max_series", (max_series < 500).then(|| format!("found {max_series}, expected at least 500")));
+    let public = overrides.public.or(file.admin.public.map(|a| a.0)).unwrap_or(([0, 0, 0, 0], 6191).into());
+    let private = overrides.private.or(file.admin.private.map(|a| a.0)).unwrap_or(([127, 0, 0, 1], 6192).into());
+    check(
+        "admin.private",
+        (!private.ip().is_loopback()).then(|| {
+            format!("found {private}, expected a loopback address: what is served there is for this pod alone")
+        }),
+    );
+    check(
+        "admin.private",
+        (private.port() == public.port())
+            .then(|| format!("found port {}, expected another than admin.public's", private.port())),
+    );
+    let mut app_probes = std::collections::BTreeMap::new();
+    for (name, url) in &file.admin.app_probes {
+        match app_probe(url) {
+            Some(probe) => drop(app_probes.insert(name.clone(), probe)),
+            None => check(
+                &format!("admin.app_probes.{name}"),
+                Some(format!(
+                    "found \"{url}\", expected an http URL on loopback such as http://127.0.0.1:8080/healthz"
+                )),
+            ),
+        }
+    }
+    let telemetry = telemetry_settings(&file, overrides, max_series);
+    if let telemetry::Output::File { rotate: Some(rotate), .. } = &telemetry.access_log.output {
+        check(
+            "access_log.output.rotate.size",
+            (rotate.size < 64 * 1024).then(|| format!("found {} bytes, expected at least 64KiB", rotate.size)),
+        );
+    }
+    if let telemetry::AddressPrivacy::Prefixes { ipv4, ipv6 } = telemetry.privacy.client_address {
+        check("privacy.client_address.ipv4_prefix", (ipv4 > 32).then(|| format!("found {ipv4}, expected 0 to 32")));
+        check("privacy.client_address.ipv6_prefix", (ipv6 > 128).then(|| format!("found {ipv6}, expected 0 to 128")));
+    }
+    let geo = geo::GeoSettings {
+        databases: file.geo.databases.iter().map(Into::into).collect(),
+        max_age: file.geo.max_age.map(|age| age.0),
+    };
+    let ports = ports(tree, &file.geo, [public.port(), private.port()], &mut wrongs);
+    if !wrongs.is_empty() {
+        return Err(wrongs);
+    }
+    Ok(Config {
+        snapshot: Snapshot { ports },
+        telemetry,
+        geo,
+        workers,
+        drain: Drain {
+            delay: file.runtime.drain.delay.map_or(Duration::from_secs(5), |t| t.0),
+            deadline: file.runtime.drain.deadline.map_or(Duration::from_secs(20), |t| t.0),
+        },
+        admin: Admin { public, private, app_probes },
+        files: Vec::new(),
+        shown: tree.to_json(),
+    })
+}
+
+/// Keys, modes and sources of later versions.
+fn refuse_what_is_not_there(tree: &Value) -> Result<(), Vec<Wrong>> {
+    let mut wrongs = Vec::new();
+    for path in NOT_YET {
+        if find(tree, path).is_some() {
+            wrongs.push(locate(tree, path, "this is not available in this version".into()));
+        }
+    }
+    let text = |value: Option<&Value>| match value.map(|value| &value.kind) {
+        Some(Kind::Scalar { text, .. }) => text.clone(),
+        _ => String::new(),
+    };
+    if text(find(tree, "mode")) == "transparent" {
+        wrongs.push(locate(
+            tree,
+            "mode",
+            "found \"transparent\", which is not available in this version; expected \"explicit\"".into(),
+        ));
+    }
+    let ports = match find(tree, "inbound.ports").map(|ports| &ports.kind) {
+        Some(Kind::List(ports)) => ports.as_slice(),
+        _ => &[],
+    };
+    let sections = std::iter::once(("inbound".to_owned(), tree.get("inbound")))
+        .chain(ports.iter().enumerate().map(|(i, port)| (format!("inbound.ports[{i}]"), Some(port))));
+    for (path, section) in sections.filter_map(|(path, section)| Some((path, section?))) {
+        let mode = section.get("tls").and_then(|tls| tls.get("mode"));
+        if matches!(text(mode).as_str(), "permissive" | "strict" | "server") {
+            let message =
+                format!("found \"{}\", which is not available in this version; expected \"disabled\"", text(mode));
+            wrongs.push(Wrong { at: mode.map(|m| m.at), path: format!("{path}.tls.mode"), message });
+        }
+        if let Some(Kind::List(proxies)) = section.get("trusted_proxies").map(|proxies| &proxies.kind) {
+            for (i, proxy) in proxies.iter().enumerate().filter(|(_, proxy)| proxy.get("identity").is_some()) {
+                let message = "trust by identity needs mutual TLS, which is not available in this version".into();
+                wrongs.push(Wrong {
+                    at: Some(proxy.at),
+                    path: format!("{path}.trusted_proxies[{i}].identity"),
+                    message,
+                });
+            }
+        }
+    }
+    if wrongs.is_empty() { Ok(()) } else { Err(wrongs) }
+}
+
+fn find<'t>(tree: &'t Value, path: &str) -> Option<&'t Value> {
+    path.split('.').try_fold(tree, |value, key| value.get(key))
+}
+
+/// Puts a message at the deepest place of its path that was written.
+fn locate(tree: &Value, path: &str, message: String) -> Wrong {
+    let mut at = tree.at;
+    let mut value = Some(tree);
+    for key in path.split('.') {
+        let Some(here) = value else { break };
+        at = here.at_key(key);
+        value = here.get(key);
+    }
+    Wrong { at: Some(at), path: path.to_owned(), message }
+}
+
+/// `http://127.0.0.1:8080/healthz`
+fn app_probe(url: &str) -> Option<AppProbe> {
+    let rest = url.strip_prefix("http://")?;
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = host.replace("localhost", "127.0.0.1");
+    let addr: std::net::SocketAddr = host.parse().or_else(|_| format!("{host}:80").parse()).ok()?;
+    let path = if path.is_empty() { "/" } else { path };
+    (addr.ip().is_loopback() && h1_target(path)).then(|| AppProbe { addr, path: path.to_owned() })
+}
+
+fn h1_target(path: &str) -> bool {
+    path.bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn telemetry_settings(file: &raw::File, overrides: &Overrides, max_series: usize) -> telemetry::Settings {
+    let log = &file.access_log;
+    let format = overrides.log_format.unwrap_or(match log.format {
+        None | Some(raw::LogFormat::Json) => telemetry::Format::Json,
+        Some(raw::LogFormat::Ecs) => telemetry::Format::Ecs,
+        Some(raw::LogFormat::Text) => telemetry::Format::Text,
+    });
+    let output = match &log.output {
+        None | Some(raw::LogOutput::Stdout) => telemetry::Output::Stdout,
+        Some(raw::LogOutput::File(file)) => telemetry::Output::File {
+            path: (&file.file).into(),
+            rotate: file.rotate.map(|rotate| telemetry::Rotate { size: rotate.size.0, keep: rotate.keep }),
+        },
+    };
+    let client_address = match file.privacy.client_address {
+        None | Some(raw::AddressPrivacy::Full) => telemetry::AddressPrivacy::Full,
+        Some(raw::AddressPrivacy::Omit) => telemetry::AddressPrivacy::Omit,
+        Some(raw::AddressPrivacy::Prefixes(p)) => {
+            telemetry::AddressPrivacy::Prefixes { ipv4: p.ipv4_prefix, ipv6: p.ipv6_prefix }
+        }
+    };
+    let query = match file.privacy.query {
+        None | Some(raw::QueryPrivacy::Omit) => telemetry::QueryPrivacy::Omit,
+        Some(raw::QueryPrivacy::Full) => telemetry::QueryPrivacy::Full,
+    };
+    telemetry::Settings {
+        access_log: telemetry::AccessLog {
+            format,
+            output,
+            sample_success: log.sample.success.map_or(1.0, |share| share.0),
+            exclude_paths: log.sample.exclude_paths.clone(),
+        },
+        privacy: telemetry::Privacy { client_address, query },
+        max_series,
+    }
+}
+
+/// Every port with the keys of `inbound` behind its own.
+fn ports(tree: &Value, geo: &raw::Geo, admin: [u16; 2], wrongs: &mut Vec<Wrong>) -> Vec<Arc<Port>> {
+    let Some(inbound) = tree.get("inbound") else {
+        wrongs.push(locate(tree, "inbound", "found no ports, expected inbound.ports with at least one".into()));
+        return Vec::new();
+    };
+    if let Err(wrong) = de::from_value::<raw::Inbound>(inbound) {
+        wrongs.push(wrong.under("inbound"));
+        return Vec::new();
+    }
+    let mut defaults = inbound.clone();
+    let written = match defaults.take("ports").map(|ports| ports.kind) {
+        Some(Kind::List(ports)) if !ports.is_empty() => ports,
+        _ => {
+            wrongs.push(locate(tree, "inbound.ports", "found no ports, expected at least one".into()));
+            return Vec::new();
+        }
+    };
+    let mut ports: Vec<Arc<Port>> = Vec::new();
+    for (i, written) in written.into_iter().enumerate() {
+        let path = format!("inbound.ports[{i}]");
+        let whole = written.clone().or(&defaults);
+        let found = de::from_value::<raw::Port>(&whole).map_err(|wrong| vec![wrong.under(&path)]).and_then(|raw| {
+            port(&raw, &whole, geo, admin, &ports).map_err(|list| list.into_iter().map(|w| w.under(&path)).collect())
+        });
+        match found {
+            Ok(port) => ports.push(Arc::new(port)),
+            Err(list) => wrongs.extend(list),
+        }
+    }
+    ports
+}
+
+/// One port, checked against those before it.
+fn port(
+    raw: &raw::Port,
+    tree: &Value,
+    geo: &raw::Geo,
+    admin: [u16; 2],
+    before: &[Arc<Port>],
+) -> Result<Port, Vec<Wrong>> {
+    let missing = |key: &str| vec![Wrong::new(format!("found no key \"{key}\", which is required")).at(tree.at)];
+    let listen = raw.listen.ok_or_else(|| missing("listen"))?.0;
+    let app = raw.app.clone().ok_or_else(|| missing("app"))?.0;
+    let mut wrongs = Vec::new();
+    let mut check =
+        |key: &str, problem: Option<String>| wrongs.extend(problem.map(|message| locate(tree, key, message)));
+    let name = raw.name.clone().unwrap_or_else(|| listen.port().to_string());
+    let legal =
+        !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    check("name", (!legal).then(|| format!("found \"{name}\", expected 1 to 64 of a-z A-Z 0-9 - _ .")));
+    check(
+        "name",
+        before
+            .iter()
+            .any(|port| *port.name == *name)
+            .then(|| format!("found \"{name}\" a second time, expected a name of its own")),
+    );
+    let overlaps = |other: std::net::SocketAddr| {
+        other.port() == listen.port()
+            && (other.ip() == listen.ip() || other.ip().is_unspecified() || listen.ip().is_unspecified())
+    };
+    check(
+        "listen",
+        before
+            .iter()
+            .any(|port| overlaps(port.listen))
+            .then(|| format!("found {listen}, where another port listens already")),
+    );
+    check(
+        "listen",
+        app.iter()
+            .any(|app| overlaps(*app))
+            .then(|| format!("found {listen}, which is where the app listens: the outrigger would call itself")),
+    );
+    check(
+        "listen",
+        admin
+            .contains(&listen.port())
+            .then(|| format!("found port {}, expected another than the admin servers'", listen.port())),
+    );
+    let address = address(raw, &mut check);
+    let proxy_protocol = match raw.proxy_protocol {
+        None | Some(raw::ProxyProtocol::Disabled) => ProxyProtocol::Disabled,
+        Some(raw::ProxyProtocol::Optional) => ProxyProtocol::Optional,
+        Some(raw::ProxyProtocol::Required) => ProxyProtocol::Required,
+    };
+    let nobody = proxy_protocol != ProxyProtocol::Disabled && address.trusted == Trust::Nobody;
+    check(
+        "proxy_protocol",
+        nobody.then(|| "nobody may send a PROXY header: name the load balancer's network in trusted_proxies".into()),
+    );
+    let limits = limits(raw, &mut check);
+    if !wrongs.is_empty() {
+        return Err(wrongs);
+    }
+    Ok(Port {
+        name: name.into(),
+        listen,
+        app,
+        protocol: match raw.protocol {
+            None | Some(raw::Protocol::Auto) => Protocol::Auto,
+            Some(raw::Protocol::Http1) => Protocol::Http1,
+            Some(raw::Protocol::H2c) => Protocol::H2c,
+            Some(raw::Protocol::Tls) => Protocol::Tls,
+            Some(raw::Protocol::Tcp) => Protocol::Tcp,
+        },
+        proxy_protocol,
+        address,
+        geo_headers: geo_headers(geo),
+        policy: model::Policy::default(),
+        limits,
+        timeouts: timeouts(raw),
+    })
+}
+
+/// Who may name a client.
+fn address(raw: &raw::Port, check: &mut impl FnMut(&str, Option<String>)) -> AddressPolicy {
+    let hops = raw.client_address.trusted_hops;
+    let both = hops.is_some() && !raw.trusted_proxies.is_empty();
+    check(
+        "client_address.trusted_hops",
+        both.then(|| "found together with trusted_proxies: trust by number of hops, or by network, not both".into()),
+    );
+    check(
+        "client_address.trusted_hops",
+        (hops == Some(0)).then(|| "found 0, expected at least 1; leave it out to trust nobody".into()),
+    );
+    let headers = raw.client_address.headers.clone();
+    check(
+        "client_address.headers",
+        headers
+            .as_ref()
+            .is_some_and(Vec::is_empty)
+            .then(|| "found an empty list, expected x-forwarded-for or forwarded".into()),
+    );
+    let trusted = match hops.and_then(NonZeroU8::new) {
+        Some(hops) => Trust::Hops(hops),
+        None if raw.trusted_proxies.is_empty() => Trust::Nobody,
+        None => Trust::Proxies(Proxies::new(raw.trusted_proxies.iter().map(|proxy| proxy.cidr.0), [])),
+    };
+    let headers =
+        headers.unwrap_or(vec![raw::ForwardingHeader::XForwardedFor]).into_iter().map(|header| match header {
+            raw::ForwardingHeader::XForwardedFor => geo::ForwardingHeader::XForwardedFor,
+            raw::ForwardingHeader::Forwarded => geo::ForwardingHeader::Forwarded,
+        });
+    AddressPolicy { trusted, headers: headers.collect() }
+}
+
+fn limits(raw: &raw::Port, check: &mut impl FnMut(&str, Option<String>)) -> Limits {
+    let defaults = Limits::default();
+    let head_bytes = raw.limits.head.bytes.map_or(defaults.head_bytes as u64, |size| size.0);
+    let sane = (1 << 10..=1 << 20).contains(&head_bytes);
+    check("limits.head.bytes", (!sane).then(|| format!("found {head_bytes} bytes, expected 1KiB to 1MiB")));
+    let limits = Limits {
+        connections: raw.limits.connections.unwrap_or(defaults.connections),
+        head_bytes: usize::try_from(head_bytes).unwrap_or(usize::MAX),
+        head_fields: raw.limits.head.fields.unwrap_or(defaults.head_fields),
+        streams: raw.limits.streams.unwrap_or(defaults.streams),
+    };
+    let none = [
+        ("limits.connections", limits.connections == 0),
+        ("limits.head.fields", limits.head_fields == 0),
+        ("limits.streams", limits.streams == 0),
+    ];
+    for (key, zero) in none {
+        check(key, zero.then(|| "found 0, expected at least 1".into()));
+    }
+    let times = [
+        ("limits.head.timeout", raw.limits.head.timeout),
+        ("limits.idle_timeout", raw.limits.idle_timeout),
+        ("limits.body_timeout", raw.limits.body_timeout),
+        ("limits.write_timeout", raw.limits.write_timeout),
+        ("timeouts.connect", raw.timeouts.connect),
+    ];
+    for (key, time) in times {
+        check(
+            key,
+            time.is_some_and(|time| time.0.is_zero())
+                .then(|| "found no time at all, expected a duration such as 10s".into()),
+        );
+    }
+    limits
+}
+
+fn timeouts(raw: &raw::Port) -> Timeouts {
+    let defaults = Timeouts::default();
+    let or = |time: Option<super::units::Time>, default| time.map_or(default, |time| time.0);
+    Timeouts {
+        head: or(raw.limits.head.timeout, defaults.head),
+        idle: or(raw.limits.idle_timeout, defaults.idle),
+        body: or(raw.limits.body_timeout, defaults.body),
+        write: or(raw.limits.write_timeout, defaults.write),
+        connect: or(raw.timeouts.connect, defaults.connect),
+        response: raw.timeouts.response.map_or(defaults.response, |time| Some(time.0).filter(|time| !time.is_zero())),
+    }
+}
+
+fn geo_headers(geo: &raw::Geo) -> GeoHeaders {
+    let told = |header| geo.headers_to_app.contains(&header);
+    GeoHeaders {
+        country: told(raw::GeoHeader::Country),
+        region: told(raw::GeoHeader::Region),
+        city: told(raw::GeoHeader::City),
+        asn: told(raw::GeoHeader::Asn),
+    }
+}

@@ -1,0 +1,383 @@
+//! The configuration file's keys. Their documentation is the schema's, and the reference's.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::units::{Addr, AppAddrs, Cidr, ListenAddr, Share, Size, Time};
+
+/// The configuration of an outrigger.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Outrigger")]
+pub(crate) struct File {
+    /// The version of this format: 1. Required.
+    pub(crate) version: Option<u64>,
+    /// Files with defaults, relative to this one; the later win over the earlier, this file over all. Read before anything
+    /// else, so never present afterwards.
+    #[allow(dead_code)]
+    include: Vec<String>,
+    /// How traffic gets here: `explicit`, by one listener per app port.
+    pub(crate) mode: Option<Mode>,
+    /// Threads, and the way out.
+    pub(crate) runtime: Runtime,
+    /// From callers to the app.
+    #[schemars(with = "Inbound")]
+    #[allow(dead_code)]
+    inbound: serde::de::IgnoredAny,
+    /// Where addresses are.
+    pub(crate) geo: Geo,
+    /// What of a caller may be recorded, in log and pages alike.
+    pub(crate) privacy: Privacy,
+    /// The log of requests.
+    pub(crate) access_log: AccessLog,
+    /// Metrics.
+    pub(crate) metrics: Metrics,
+    /// Probes, metrics and status.
+    pub(crate) admin: Admin,
+}
+
+/// How traffic gets to the outrigger.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    Explicit,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Runtime {
+    /// Threads that serve requests. Default 1. Does not reload.
+    pub(crate) workers: Option<usize>,
+    /// How the sidecar leaves when it is told to (SIGTERM).
+    pub(crate) drain: Drain,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Drain {
+    /// How long connections are still accepted once it is not ready any more. Default 5s.
+    pub(crate) delay: Option<Time>,
+    /// How long open requests may take to finish after that. Default 20s.
+    pub(crate) deadline: Option<Time>,
+}
+
+/// Keys that stand under `inbound` for all ports, and may stand under a port for that one.
+macro_rules! with_inbound_keys {
+    ($(#[$meta:meta])* struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$meta])*
+        pub(crate) struct $name {
+            $($(#[$field_meta])* pub(crate) $field: $type,)*
+            /// TLS from callers.
+            #[allow(dead_code)]
+            pub(crate) tls: Tls,
+            /// Whether connections begin with a PROXY protocol header. Default `disabled`.
+            pub(crate) proxy_protocol: Option<ProxyProtocol>,
+            /// Who may name a client in headers: hops that are ours. Default: nobody.
+            pub(crate) trusted_proxies: Vec<TrustedProxy>,
+            /// Which headers name a client, and how far they are believed.
+            pub(crate) client_address: ClientAddress,
+            /// Bounds on what callers may use.
+            pub(crate) limits: Limits,
+            /// Bounds on what the app may take.
+            pub(crate) timeouts: Timeouts,
+        }
+    };
+}
+
+with_inbound_keys! {
+    #[derive(Debug, Default, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields, default)]
+    struct Inbound {
+        /// A listener per app port. Number and addresses do not reload.
+        ports: Vec<Port>,
+    }
+}
+
+with_inbound_keys! {
+    #[derive(Debug, Default, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields, default)]
+    struct Port {
+        /// The name in log, metrics and status. Default: the listener's port.
+        name: Option<String>,
+        /// Where to listen: a port on every address, or an address with a port. Required.
+        listen: Option<ListenAddr>,
+        /// Where the app listens: a port of localhost, or an address with a port. Required.
+        app: Option<AppAddrs>,
+        /// What the app speaks. `auto` (the default): HTTP/1.1, and HTTP/2 for gRPC. `tls` and `tcp` pass bytes through.
+        protocol: Option<Protocol>,
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Protocol {
+    Auto,
+    Http1,
+    H2c,
+    Tls,
+    Tcp,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Tls {
+    /// Whether callers speak TLS. Default `disabled`.
+    #[allow(dead_code)]
+    pub(crate) mode: Option<TlsMode>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TlsMode {
+    Disabled,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ProxyProtocol {
+    Disabled,
+    Optional,
+    Required,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TrustedProxy {
+    /// A network all of whose hosts are proxies of ours.
+    pub(crate) cidr: Cidr,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ClientAddress {
+    /// Headers that are believed of trusted proxies; the first that is there decides. Default `[x-forwarded-for]`.
+    pub(crate) headers: Option<Vec<ForwardingHeader>>,
+    /// What becomes of forwarding headers of others: `replace`.
+    #[allow(dead_code)]
+    pub(crate) untrusted: Option<Untrusted>,
+    /// Proxies of ours between the caller and here, whatever their addresses; instead of `trusted_proxies`.
+    pub(crate) trusted_hops: Option<u8>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ForwardingHeader {
+    XForwardedFor,
+    Forwarded,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Untrusted {
+    Replace,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Limits {
+    /// Connections open at once. Default 10000.
+    pub(crate) connections: Option<usize>,
+    /// HTTP/2 streams open at once on one connection. Default 100.
+    pub(crate) streams: Option<u32>,
+    /// Bounds on a request's head.
+    pub(crate) head: HeadLimits,
+    /// How long a connection may stay without a request; longer than load balancers keep theirs. Default 650s.
+    pub(crate) idle_timeout: Option<Time>,
+    /// How long a request body may stall. Default 60s.
+    pub(crate) body_timeout: Option<Time>,
+    /// How long a caller may refuse to read an answer. Default 60s.
+    pub(crate) write_timeout: Option<Time>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct HeadLimits {
+    /// Bytes, from 1KiB to 1MiB. Default 32KiB.
+    pub(crate) bytes: Option<Size>,
+    /// Field lines. Default 100.
+    pub(crate) fields: Option<usize>,
+    /// From the first byte to the last. Default 10s.
+    pub(crate) timeout: Option<Time>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Timeouts {
+    /// How long the app may take to accept a connection. Default 1s.
+    pub(crate) connect: Option<Time>,
+    /// How long the app may take to begin its answer; 0s for no bound. gRPC and upgraded streams have none. Default 60s.
+    pub(crate) response: Option<Time>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Geo {
+    /// MMDB files, at most eight; the first that knows a thing is believed. None: the embedded country table.
+    pub(crate) databases: Vec<String>,
+    /// Databases older than this fail the check. Default: none is too old.
+    pub(crate) max_age: Option<Time>,
+    /// What the app is told of a caller's place, as `x-client-geo-*`. Default: nothing.
+    pub(crate) headers_to_app: Vec<GeoHeader>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum GeoHeader {
+    Country,
+    Region,
+    City,
+    Asn,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Privacy {
+    /// `full` (the default), `omit`, or the leading bits kept of each family.
+    pub(crate) client_address: Option<AddressPrivacy>,
+    /// Query strings: `omit` (the default) or `full`.
+    pub(crate) query: Option<QueryPrivacy>,
+}
+
+/// `full`, `omit`, or prefixes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum AddressPrivacy {
+    Full,
+    Omit,
+    Prefixes(Prefixes),
+}
+
+/// Leading bits kept of an address.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Prefixes {
+    /// 0 to 32.
+    #[schemars(range(max = 32))]
+    pub(crate) ipv4_prefix: u8,
+    /// 0 to 128.
+    #[schemars(range(max = 128))]
+    pub(crate) ipv6_prefix: u8,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum QueryPrivacy {
+    Omit,
+    Full,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AccessLog {
+    /// `json` (the default, OpenTelemetry's names), `ecs` or `text` (combined, country, seconds).
+    pub(crate) format: Option<LogFormat>,
+    /// `stdout` (the default), or a file.
+    pub(crate) output: Option<LogOutput>,
+    /// What gets a line. Errors always do.
+    pub(crate) sample: Sample,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    Json,
+    Ecs,
+    Text,
+}
+
+/// `stdout`, or a file.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum LogOutput {
+    Stdout,
+    File(LogFile),
+}
+
+/// A log file.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LogFile {
+    /// Its path. Moved away by another process, it is opened anew.
+    pub(crate) file: String,
+    /// Rotation of our own. Default: none.
+    pub(crate) rotate: Option<Rotate>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rotate {
+    /// Bytes a file may have, at least 64KiB.
+    pub(crate) size: Size,
+    /// Old files kept.
+    pub(crate) keep: u32,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Sample {
+    /// The share of successful requests that get a line. Default 100%.
+    pub(crate) success: Option<Share>,
+    /// Paths whose successful requests get none: exact, or all that begin so where it ends with `*`.
+    pub(crate) exclude_paths: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Metrics {
+    /// Series of all metrics together, at least 500; what goes beyond is summed up as `overflow`. Default 2000.
+    pub(crate) max_series: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Admin {
+    /// Where probes and metrics are served; safe to expose. Default 0.0.0.0:6191. Does not reload.
+    pub(crate) public: Option<Addr>,
+    /// Where status, configuration and log level are served; loopback only. Default 127.0.0.1:6192. Does not reload.
+    pub(crate) private: Option<Addr>,
+    /// The app's own probes by name, asked at `/app-health/NAME`: http URLs on loopback.
+    pub(crate) app_probes: std::collections::BTreeMap<String, String>,
+}
+
+/// Reads a type that is one of some words, or a mapping.
+macro_rules! word_or_mapping {
+    ($type:ident, $expected:literal, { $($word:literal => $value:expr),+ }, $mapping:ident => $variant:expr) => {
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Either;
+                impl<'de> serde::de::Visitor<'de> for Either {
+                    type Value = $type;
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str($expected)
+                    }
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$type, E> {
+                        match text {
+                            $($word => Ok($value),)+
+                            _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
+                        }
+                    }
+                    fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<$type, A::Error> {
+                        $mapping::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map($variant)
+                    }
+                }
+                deserializer.deserialize_any(Either)
+            }
+        }
+
+        impl JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                let mapping = generator.subschema_for::<$mapping>();
+                schemars::json_schema!({"anyOf": [{"enum": [$($word),+]}, mapping]})
+            }
+        }
+    };
+}
+
+word_or_mapping!(
+    AddressPrivacy,
+    "full, omit, or {ipv4_prefix: 24, ipv6_prefix: 48}",
+    { "full" => AddressPrivacy::Full, "omit" => AddressPrivacy::Omit },
+    Prefixes => AddressPrivacy::Prefixes
+);
+word_or_mapping!(LogOutput, "stdout, or {file: PATH}", { "stdout" => LogOutput::Stdout }, LogFile => LogOutput::File);

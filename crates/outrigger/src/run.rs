@@ -1,0 +1,181 @@
+//! From a configuration to a running sidecar, and in order out again.
+
+use std::future::pending;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use geo::Geo;
+use proxy::{Phase, Workers};
+use telemetry::Telemetry;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::admin::{self, State};
+use crate::config::{Config, Overrides};
+use crate::log::LogLevel;
+use crate::reload::Reloader;
+
+/// How often files are looked at, workers and databases looked after.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Runs until told to end. `file` is the configuration file, to be looked at again.
+pub(crate) fn run(config: Config, file: Option<PathBuf>, overrides: Overrides) -> ExitCode {
+    let log_level = LogLevel::start();
+    let ended = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .and_then(|runtime| runtime.block_on(sidecar(config, file, overrides, log_level)));
+    match ended {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("outrigger: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn sidecar(
+    config: Config,
+    file: Option<PathBuf>,
+    overrides: Overrides,
+    log_level: LogLevel,
+) -> io::Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    raise_descriptor_limit(&config);
+    let geo = Arc::new(Geo::open(config.geo.clone()).map_err(io::Error::other)?);
+    let names: Vec<_> = config.snapshot.ports.iter().map(|port| port.name.to_string()).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let telemetry = Telemetry::start(config.telemetry.clone(), &names)?;
+    report_geo(&telemetry, &geo);
+    // Admin first: its address being taken is found out before anything is served.
+    let admin = admin::Listeners::bind(&config.admin).await?;
+    let listeners = proxy::bind(&config.snapshot)?;
+    let drain = config.drain;
+    introduce(&config, &geo);
+    let snapshot = proxy::config::Snapshot { ports: config.snapshot.ports.clone() };
+    let mut workers = Some(Workers::start(config.workers, snapshot, listeners, telemetry.clone(), geo.clone())?);
+    let shared = workers.as_ref().map(|workers| workers.shared.clone()).ok_or(io::ErrorKind::Other)?;
+    let state = State::new(shared.clone(), config.shown.clone(), config.admin.clone(), log_level);
+    admin.serve(&state);
+    let mut reloader = Reloader::new(config, file, overrides, shared.clone(), state);
+    let mut tick = tokio::time::interval(TICK);
+    let mut leaving: Option<Instant> = None;
+    loop {
+        let asked_to_leave = tokio::select! {
+            _ = terminate.recv() => true,
+            _ = interrupt.recv() => true,
+            _ = hangup.recv() => {
+                reloader.reload("SIGHUP");
+                false
+            }
+            _ = tick.tick() => {
+                reloader.look();
+                poll_geo(&telemetry, &geo);
+                false
+            }
+            () = ended(workers.as_ref(), leaving.is_some()) => false,
+        };
+        if workers.as_ref().is_some_and(Workers::lost_one) {
+            tracing::error!("a worker has ended; the sidecar cannot go on");
+            return Ok(ExitCode::FAILURE);
+        }
+        if workers.as_ref().is_some_and(Workers::ended) {
+            let all_well = workers.take().is_none_or(Workers::join);
+            telemetry.shutdown();
+            tracing::info!("drained after {:.1} s; ended", leaving.map_or(0.0, |since| since.elapsed().as_secs_f32()));
+            return Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        match leaving {
+            _ if !asked_to_leave => {}
+            None => {
+                leaving = Some(Instant::now());
+                telemetry.draining();
+                tracing::info!(
+                    "draining: not ready any more; accepting for {:?}, then at most {:?} for what is open",
+                    drain.delay,
+                    drain.deadline
+                );
+                let shared = shared.clone();
+                tokio::spawn(async move { shared.lifecycle.drain(drain.delay, drain.deadline).await });
+            }
+            Some(_) => {
+                tracing::warn!("told to end a second time: cutting what is open");
+                shared.lifecycle.advance(Phase::Cut);
+            }
+        }
+    }
+}
+
+/// Resolves once the workers have ended, while they are expected to.
+async fn ended(workers: Option<&Workers>, expected: bool) {
+    let Some(workers) = workers.filter(|_| expected) else { return pending().await };
+    let mut look = tokio::time::interval(Duration::from_millis(20));
+    while !workers.ended() {
+        look.tick().await;
+    }
+}
+
+/// Descriptors for twice the connections that may be open, each with its own to the app, as far as the host lets us.
+fn raise_descriptor_limit(config: &Config) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(e) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("cannot raise the file-descriptor limit: {e}");
+    }
+    let wanted: u64 = config.snapshot.ports.iter().map(|port| 2 * port.limits.connections as u64).sum();
+    let has = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if has < wanted {
+        tracing::warn!(
+            "{has} file descriptors may be open, and limits.connections ask for {wanted}: raise the limit, or lower them"
+        );
+    }
+}
+
+fn introduce(config: &Config, geo: &Geo) {
+    for port in &config.snapshot.ports {
+        tracing::info!("port {}: listening on {} for the app at {}", port.name, port.listen, port.app[0]);
+    }
+    tracing::info!("probes and metrics on {}, status on {}", config.admin.public, config.admin.private);
+    let state = geo.state();
+    let days = state.age.as_secs() / 86_400;
+    match state.kind {
+        geo::Kind::Embedded => {
+            tracing::info!(
+                "geo: the embedded country table, {days} days old; name databases in geo.databases for more"
+            );
+        }
+        geo::Kind::Mmdb => tracing::info!("geo: {} database(s), the oldest {days} days old", state.files.len()),
+    }
+    if state.stale {
+        tracing::warn!("geo: the data is older than geo.max_age");
+    }
+}
+
+/// Loads databases that changed; the old ones serve until the new are whole.
+fn poll_geo(telemetry: &Arc<Telemetry>, geo: &Arc<Geo>) {
+    let (telemetry, geo) = (telemetry.clone(), geo.clone());
+    // Reading some 60 MB takes its time; probes are answered meanwhile.
+    tokio::task::spawn_blocking(move || {
+        match geo.poll_reload() {
+            Some(Ok(generation)) => tracing::info!("geo: databases reloaded, generation {}", generation.number()),
+            Some(Err(e)) => tracing::warn!("geo: {e}; the data loaded before stays in use"),
+            None => {}
+        }
+        report_geo(&telemetry, &geo);
+    });
+}
+
+fn report_geo(telemetry: &Telemetry, geo: &Geo) {
+    let state = geo.state();
+    telemetry.geo_database(telemetry::GeoDatabase {
+        kind: state.kind.as_str(),
+        age: state.age,
+        stale: state.stale,
+        failing: state.last_error.is_some(),
+    });
+}
