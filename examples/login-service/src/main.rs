@@ -1,2 +1,5 @@
-//! Stub.
-fn main() {}
+//! The login service. See `login-service --help`.
+
+fn main() -> std::process::ExitCode {
+    login_service::main()
+}
