@@ -117,6 +117,3 @@ async fn serve(listener: TcpListener, router: Router) {
         });
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,8 +1,9 @@
 //! HTTP/2 to the app, without TLS and by prior knowledge: one connection per worker and app, shared by all streams.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -20,8 +21,8 @@ use crate::worker::Worker;
 /// The request bodies an HTTP/2 app is sent.
 #[derive(Debug)]
 pub(crate) enum Upload {
-    /// An HTTP/2 caller's, frame by frame.
-    Caller(Incoming),
+    /// An HTTP/2 caller's, frame by frame, its bytes counted.
+    Caller(Incoming, Rc<Cell<u64>>),
     /// An HTTP/1 caller's, through a channel of one slot.
     Channel(mpsc::Receiver<Result<Frame<Bytes>, Aborted>>),
     /// None.
@@ -49,7 +50,13 @@ impl http_body::Body for Upload {
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match &mut *self {
-            Self::Caller(incoming) => std::pin::Pin::new(incoming).poll_frame(cx).map_err(Into::into),
+            Self::Caller(incoming, received) => {
+                let frame = std::task::ready!(std::pin::Pin::new(incoming).poll_frame(cx));
+                if let Some(Ok(data)) = frame.as_ref().map(|frame| frame.as_ref().map(Frame::data_ref)) {
+                    received.set(received.get() + data.map_or(0, |data| data.len() as u64));
+                }
+                std::task::Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
             Self::Channel(frames) => frames.poll_recv(cx).map_err(Into::into),
             Self::Empty => std::task::Poll::Ready(None),
         }
@@ -57,7 +64,7 @@ impl http_body::Body for Upload {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Caller(incoming) => incoming.is_end_stream(),
+            Self::Caller(incoming, _) => incoming.is_end_stream(),
             Self::Channel(_) => false,
             Self::Empty => true,
         }
@@ -65,7 +72,7 @@ impl http_body::Body for Upload {
 
     fn size_hint(&self) -> http_body::SizeHint {
         match self {
-            Self::Caller(incoming) => incoming.size_hint(),
+            Self::Caller(incoming, _) => incoming.size_hint(),
             Self::Channel(_) => http_body::SizeHint::new(),
             Self::Empty => http_body::SizeHint::with_exact(0),
         }

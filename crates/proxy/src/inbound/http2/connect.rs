@@ -1,5 +1,7 @@
 //! Extended CONNECT (RFC 8441): WebSocket, or any other protocol, within one HTTP/2 stream.
 
+use std::rc::Rc;
+
 use http::{HeaderMap, Request, Response, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -60,7 +62,7 @@ pub(super) async fn to_http2(mut call: Call, mut request: Request<Incoming>, hea
     };
     call.record.app(reused);
     if !response.status().is_success() {
-        return Ok(FromHttp2::respond(call, response));
+        return Ok(FromHttp2::respond(call, response, Rc::default()));
     }
     let headers = std::mem::take(response.headers_mut());
     let app = hyper::upgrade::on(response);

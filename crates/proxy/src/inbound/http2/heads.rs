@@ -15,6 +15,7 @@ fn bad(detail: &'static str) -> Failure {
 /// The facts of a request, if it can be read in one way only once it stands as HTTP/1.1 before the app.
 pub(super) fn facts<'r>(request: &'r Request<Incoming>, port: &Port) -> Result<Head<'r>, Failure> {
     let headers = request.headers();
+    check_method(request)?;
     if headers.len() > port.limits.head_fields {
         return Err(Failure::new(Cause::HeadTooLarge, "more field lines than limits.head.fields"));
     }

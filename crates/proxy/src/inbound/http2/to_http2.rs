@@ -1,6 +1,8 @@
 //! An HTTP/2 stream to an app that speaks HTTP/2: gRPC, or a port that says so. Frames pass as they are, trailers too.
 
+use std::cell::Cell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -19,7 +21,8 @@ pub(super) async fn forward(mut call: Call, request: Request<Incoming>, headers:
     let (mut parts, body) = request.into_parts();
     parts.headers = headers;
     parts.version = http::Version::HTTP_2;
-    let outgoing = Request::from_parts(parts, Upload::Caller(body));
+    let received = Rc::new(Cell::new(0));
+    let outgoing = Request::from_parts(parts, Upload::Caller(body, received.clone()));
     let worker = call.worker().clone();
     let sending = worker.apps.http2.send(&call.permit, &worker, &call.port, outgoing);
     // A gRPC answer may begin with its first message, minutes from now.
@@ -31,27 +34,32 @@ pub(super) async fn forward(mut call: Call, request: Request<Incoming>, headers:
     };
     let (response, reused) = match sent {
         Ok(sent) => sent,
-        Err(failure) => return Err((failure, call)),
+        Err(failure) => {
+            call.record.received(received.take());
+            return Err((failure, call));
+        }
     };
     call.record.app(reused);
-    Ok(FromHttp2::respond(call, response))
+    Ok(FromHttp2::respond(call, response, received))
 }
 
 /// An answer from the app, passed on frame by frame.
 pub(super) struct FromHttp2 {
     body: Incoming,
     call: Call,
+    /// Bytes of the request's body that went to the app.
+    received: Rc<Cell<u64>>,
     over: bool,
 }
 
 impl FromHttp2 {
     /// The answer as hyper sends it, with the rest of it behind.
-    pub(super) fn respond(mut call: Call, response: Response<Incoming>) -> Response<Answer> {
+    pub(super) fn respond(mut call: Call, response: Response<Incoming>, received: Rc<Cell<u64>>) -> Response<Answer> {
         call.record.responded(response.status().as_u16());
         if response.body().is_end_stream() {
             call.record.finished();
         }
-        response.map(|body| Answer::Http2(Box::new(Self { body, call, over: false })))
+        response.map(|body| Answer::Http2(Box::new(Self { body, call, received, over: false })))
     }
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
@@ -84,5 +92,11 @@ impl FromHttp2 {
 
     pub(super) fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for FromHttp2 {
+    fn drop(&mut self) {
+        self.call.record.received(self.received.take());
     }
 }
