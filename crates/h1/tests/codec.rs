@@ -2,7 +2,7 @@
 
 #![allow(missing_docs)]
 
-use h1::{Body, BodyDecoder, ErrorKind, Limits, Method, Piece, RequestHead, ResponseHead, Role, Version};
+use h1::{Body, BodyDecoder, Error, ErrorKind, Limits, Method, Piece, RequestHead, ResponseHead, Role, Version};
 use proptest::prelude::*;
 
 const LIMITS: Limits = Limits { head_bytes: 4096, fields: 20 };
@@ -10,12 +10,12 @@ const LIMITS: Limits = Limits { head_bytes: 4096, fields: 20 };
 /// What a request head means, or why it is none.
 fn request(bytes: &[u8]) -> Result<Option<(usize, RequestHead)>, ErrorKind> {
     let mut head = RequestHead::new();
-    head.parse(bytes, &LIMITS).map(|length| length.map(|n| (n, head))).map_err(|e| e.kind())
+    head.parse(bytes, &LIMITS).map(|length| length.map(|n| (n, head))).map_err(Error::kind)
 }
 
 fn response(bytes: &[u8], method: Method) -> Result<Option<(usize, ResponseHead)>, ErrorKind> {
     let mut head = ResponseHead::new();
-    head.parse(bytes, &LIMITS, method).map(|length| length.map(|n| (n, head))).map_err(|e| e.kind())
+    head.parse(bytes, &LIMITS, method).map(|length| length.map(|n| (n, head))).map_err(Error::kind)
 }
 
 /// Accepted: target, authority, path, query, body, whether the connection stays.
@@ -336,12 +336,15 @@ fn bad_answers_are_refused() {
     assert_eq!(response(coding, Method::Get).err(), Some(ErrorKind::NotImplemented));
 }
 
-/// Decodes in pieces of so many bytes: content, trailers, and how many bytes were the body's.
-fn decode(body: Body, bytes: &[u8], piece: usize) -> Result<(Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>, usize), ErrorKind> {
+/// Content, trailers, and how many bytes were the body's.
+type Decoded = (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>, usize);
+
+/// Decodes in pieces of so many bytes.
+fn decode(body: Body, bytes: &[u8], piece: usize) -> Result<Decoded, ErrorKind> {
     let mut decoder = BodyDecoder::new(body, &LIMITS);
     let (mut content, mut at, mut end) = (Vec::new(), 0, piece.min(bytes.len()));
     while !decoder.is_done() {
-        let step = decoder.decode(&bytes[at..end]).map_err(|e| e.kind())?;
+        let step = decoder.decode(&bytes[at..end]).map_err(Error::kind)?;
         if let Piece::Data(range) = &step.piece {
             content.extend_from_slice(&bytes[at..end][range.clone()]);
         }
@@ -349,7 +352,7 @@ fn decode(body: Body, bytes: &[u8], piece: usize) -> Result<(Vec<u8>, Vec<(Vec<u
         at += step.consumed;
         if at == end && !decoder.is_done() {
             if end == bytes.len() {
-                return decoder.at_eof().map(|()| (content, Vec::new(), at)).map_err(|e| e.kind());
+                return decoder.at_eof().map(|()| (content, Vec::new(), at)).map_err(Error::kind);
             }
             end = (end + piece).min(bytes.len());
         }
@@ -485,7 +488,7 @@ proptest! {
         let mut end = 0;
         while end < bytes.len() && matches!(pieces, Ok(None)) {
             end = (end + split).min(bytes.len());
-            pieces = head.parse(&bytes[..end], &LIMITS).map_err(|e| e.kind());
+            pieces = head.parse(&bytes[..end], &LIMITS).map_err(Error::kind);
         }
         let pieces = pieces.map(|n| n.map(|n| (n, head.fields(&bytes).count(), head.body())));
         prop_assert_eq!(whole, pieces);
