@@ -22,7 +22,7 @@ pub struct Port {
     pub name: Box<str>,
     /// Where to listen. `[::]` takes IPv4 as well.
     pub listen: SocketAddr,
-    /// Where the app may listen, tried in order until one accepts: usually 127.0.0.1, then [::1]. Never empty.
+    /// Where the app may listen, tried in order until one accepts: usually 127.0.0.1, then `[::1]`. Never empty.
     pub app: Vec<SocketAddr>,
     /// What the app speaks.
     pub protocol: Protocol,

@@ -1,7 +1,7 @@
 //! The data path: from an accepted connection to the app and back, one task per connection, one thread per worker.
 //!
 //! [`bind`] opens the listeners, [`Workers::start`] serves them until the [`Lifecycle`] ends. What happens to a
-//! connection reads top to bottom in [`inbound`]; what happens to a request is the same for every protocol and stands in
+//! connection reads top to bottom in `inbound`; what happens to a request is the same for every protocol and stands in
 //! `inbound::stages`.
 
 mod app;
