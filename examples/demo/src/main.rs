@@ -32,6 +32,10 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let name = args.next().unwrap_or_default();
     let rest: Vec<_> = args.collect();
+    let is_child = matches!(rest.first().and_then(|first| first.to_str()), Some(AS_LOGIN_SERVICE | AS_OUTRIGGER));
+    if is_child && let Err(e) = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM)) {
+        eprintln!("demo: a demo that is killed will leave this process behind: {e}");
+    }
     let child_args = || std::iter::once(name.clone()).chain(rest.iter().skip(1).cloned());
     match rest.first().and_then(|first| first.to_str()) {
         Some(AS_LOGIN_SERVICE) => return login_service::main_with(child_args()),
@@ -60,6 +64,7 @@ fn main() -> ExitCode {
 async fn demo(seconds: Option<Duration>) -> Result<bool, Box<dyn std::error::Error>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     let begun = tokio::time::Instant::now();
     let ports = Ports::free()?;
     report::step(&format!("starting the login service on http://127.0.0.1:{}", ports.app));
@@ -75,6 +80,7 @@ async fn demo(seconds: Option<Duration>) -> Result<bool, Box<dyn std::error::Err
         outcome = checks::run(&calls, ports, lines) => outcome?,
         _ = interrupt.recv() => return children.stop().await.map(|()| true),
         _ = terminate.recv() => return children.stop().await.map(|()| true),
+        _ = hang_up.recv() => return children.stop().await.map(|()| true),
     };
     report::countries(&outcome.countries);
     let all_well = report::checks(&outcome.checks);
@@ -89,6 +95,7 @@ async fn demo(seconds: Option<Duration>) -> Result<bool, Box<dyn std::error::Err
         () = rest => false,
         _ = interrupt.recv() => false,
         _ = terminate.recv() => false,
+        _ = hang_up.recv() => false,
         () = report::follow(outcome.lines) => true,
     };
     if lost {

@@ -24,12 +24,12 @@ const CHECKS: usize = 4;
 struct App {
     users: Users,
     sessions: Sessions,
-    checks: Semaphore,
+    checks: Arc<Semaphore>,
 }
 
 /// `POST /login`, `GET /me`, `POST /logout`, `GET /healthz`, and a page at `/` to log in by hand.
 pub fn router(users: Users) -> Router {
-    let app = Arc::new(App { users, sessions: Sessions::default(), checks: Semaphore::new(CHECKS) });
+    let app = Arc::new(App { users, sessions: Sessions::default(), checks: Arc::new(Semaphore::new(CHECKS)) });
     Router::new()
         .route("/", get(home))
         .route("/login", post(login))
@@ -80,9 +80,14 @@ async fn login(State(app): State<Arc<App>>, request: Request) -> Response {
 
 /// Checks a password on a thread of its own; `None` where there is none to be had.
 async fn check(app: &Arc<App>, credentials: Credentials) -> Option<bool> {
-    let _place = app.checks.acquire().await.ok()?;
+    let place = app.checks.clone().acquire_owned().await.ok()?;
     let app = app.clone();
-    tokio::task::spawn_blocking(move || app.users.check(&credentials.username, &credentials.password)).await.ok()
+    let work = move || {
+        // Held by the work, which goes on where a caller goes away.
+        let _place = place;
+        app.users.check(&credentials.username, &credentials.password)
+    };
+    tokio::task::spawn_blocking(work).await.ok()
 }
 
 async fn me(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
