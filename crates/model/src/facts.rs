@@ -108,8 +108,7 @@ impl<'a> Head<'a> {
             FieldName::UserAgent => drop(self.user_agent.get_or_insert(value)),
             FieldName::Referer => drop(self.referer.get_or_insert(value)),
             FieldName::ContentType => drop(self.content_type.get_or_insert(value)),
-            FieldName::XForwardedHost
-            | FieldName::XForwardedPort
+            FieldName::XForwardedOther
             | FieldName::XForwardedClientCert
             | FieldName::XRealIp
             | FieldName::XClientGeo

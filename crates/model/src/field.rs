@@ -7,8 +7,8 @@
 pub enum FieldName {
     XForwardedFor,
     XForwardedProto,
-    XForwardedHost,
-    XForwardedPort,
+    /// Any other `x-forwarded-*`.
+    XForwardedOther,
     XForwardedClientCert,
     Forwarded,
     XRealIp,
@@ -37,8 +37,6 @@ impl FieldName {
             12 if is(name, b"x-request-id") => (Self::XRequestId, &b"x-request-id"[..]),
             12 if is(name, b"content-type") => (Self::ContentType, &b"content-type"[..]),
             15 => (Self::XForwardedFor, &b"x-forwarded-for"[..]),
-            16 if is(name, b"x-forwarded-host") => (Self::XForwardedHost, &b"x-forwarded-host"[..]),
-            16 if is(name, b"x-forwarded-port") => (Self::XForwardedPort, &b"x-forwarded-port"[..]),
             17 => (Self::XForwardedProto, &b"x-forwarded-proto"[..]),
             23 => (Self::XForwardedClientCert, &b"x-forwarded-client-cert"[..]),
             _ => return Self::of_family(name),
@@ -48,7 +46,9 @@ impl FieldName {
 
     fn of_family(name: &[u8]) -> Option<Self> {
         let starts = |prefix: &[u8]| name.len() > prefix.len() && is(&name[..prefix.len()], prefix);
-        if starts(b"x-client-geo-") {
+        if starts(b"x-forwarded-") {
+            Some(Self::XForwardedOther)
+        } else if starts(b"x-client-geo-") {
             Some(Self::XClientGeo)
         } else if starts(b"x-outrigger-") {
             Some(Self::XOutrigger)
@@ -107,8 +107,8 @@ mod tests {
             (b"x_forwarded_for", Some(FieldName::XForwardedFor)),
             (b"X-Forwarded_FOR", Some(FieldName::XForwardedFor)),
             (b"x-forwarded-proto", Some(FieldName::XForwardedProto)),
-            (b"X-FORWARDED-HOST", Some(FieldName::XForwardedHost)),
-            (b"x-forwarded-port", Some(FieldName::XForwardedPort)),
+            (b"X-FORWARDED-HOST", Some(FieldName::XForwardedOther)),
+            (b"x-forwarded-port", Some(FieldName::XForwardedOther)),
             (b"X-Forwarded-Client-Cert", Some(FieldName::XForwardedClientCert)),
             (b"Forwarded", Some(FieldName::Forwarded)),
             (b"X-Real-IP", Some(FieldName::XRealIp)),
@@ -121,7 +121,8 @@ mod tests {
             (b"Referer", Some(FieldName::Referer)),
             (b"content-type", Some(FieldName::ContentType)),
             (b"X-Request-ID", Some(FieldName::XRequestId)),
-            (b"x-forwarded-fo", None),
+            (b"x_forwarded_Prefix", Some(FieldName::XForwardedOther)),
+            (b"x-forwarded-", None),
             (b"x-client-geo-", None),
             (b"", None),
             (b"host", None),

@@ -163,9 +163,12 @@ impl Local {
     /// Errors are always told; of successes as many as are sampled, and none of an excluded path.
     fn tells(&self, settings: &Settings, data: &Data) -> bool {
         let log = &settings.access_log;
-        data.is_error()
-            || (!log.excludes(data.text(line::Text::Path))
-                && (log.sample_success >= 1.0 || self.random.borrow_mut().f64() < log.sample_success))
+        data.is_error() || (!log.excludes(data.text(line::Text::Path)) && data.lot < log.sample_success)
+    }
+
+    /// From 0 up to, not including, 1.
+    pub(crate) fn draw_lot(&self) -> f64 {
+        self.random.borrow_mut().f64()
     }
 
     pub(crate) fn take_data(&self) -> Option<Box<Data>> {

@@ -44,6 +44,12 @@ pub(crate) struct Data {
     pub(crate) first_byte: Option<Duration>,
     pub(crate) retries: u32,
     pub(crate) stream: Option<&'static str>,
+    /// Where this request falls among those that sampling keeps, 0 to 1: drawn once, so that all its lines are told or none.
+    pub(crate) lot: f64,
+    /// A line was written before the last.
+    has_line: bool,
+    /// Bytes received and sent that the metrics have.
+    counted: (u64, u64),
     finished: bool,
     has_query: bool,
     country_place: Option<usize>,
@@ -55,13 +61,14 @@ impl Record {
     /// Begins a request whose first byte is there. The client is who the connection alone says it is.
     pub fn begin(local: &Rc<Local>, port: usize, peer: PeerAddr, client: ClientAddr) -> Self {
         local.port(port).in_flight.add(1);
-        let data = match local.take_data() {
+        let mut data = match local.take_data() {
             Some(mut data) => {
                 data.begin(port, peer, client);
                 data
             }
             None => Box::new(Data::new(port, peer, client)),
         };
+        data.lot = local.draw_lot();
         Self { local: local.clone(), data: Some(data) }
     }
 
@@ -160,17 +167,26 @@ impl Record {
         self.tell(Event::Start);
     }
 
-    /// A stream still lives: a line with what it carried so far, if it is one that has a start line.
+    /// A request is still under way after a minute, and another: a line with what it carried so far, which the metrics
+    /// are told as well.
     pub fn interval(&mut self) {
-        if self.data.as_ref().is_some_and(|data| data.stream.is_some()) {
-            self.tell(Event::Interval);
+        self.count_bytes();
+        self.tell(Event::Interval);
+    }
+
+    fn tell(&mut self, event: Event) {
+        if let Some(data) = &mut self.data {
+            data.has_line = true;
+            self.local.write(data, event, Instant::now());
         }
     }
 
-    fn tell(&self, event: Event) {
-        if let Some(data) = &self.data {
-            self.local.write(data, event, Instant::now());
-        }
+    fn count_bytes(&mut self) {
+        let Some(data) = &mut self.data else { return };
+        let shard = self.local.port(data.port);
+        let (received, sent) = std::mem::replace(&mut data.counted, (data.received, data.sent));
+        shard.received.add(data.received - received);
+        shard.sent.add(data.sent - sent);
     }
 
     fn with(&mut self, change: impl FnOnce(&mut Data)) {
@@ -182,6 +198,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        self.count_bytes();
         let Some(mut data) = self.data.take() else { return };
         let shard = self.local.port(data.port);
         shard.in_flight.sub(1);
@@ -192,14 +209,12 @@ impl Drop for Record {
             self.local.shard.error(cause);
         }
         let now = Instant::now();
-        shard.received.add(data.received);
-        shard.sent.add(data.sent);
         if data.is_http() {
             shard.request(data.method, data.status(), now.saturating_duration_since(data.started));
             let place = data.country_place.unwrap_or(country::PLACES - 1);
             self.local.shard.countries[place].add(1);
         }
-        let event = if data.stream.is_some() { Event::End } else { Event::Request };
+        let event = if data.has_line { Event::End } else { Event::Request };
         self.local.write(&data, event, now);
         self.local.give_data(data);
     }
@@ -226,6 +241,9 @@ impl Data {
             first_byte: None,
             retries: 0,
             stream: None,
+            lot: 0.0,
+            has_line: false,
+            counted: (0, 0),
             finished: false,
             has_query: false,
             country_place: None,

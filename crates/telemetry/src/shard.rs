@@ -42,11 +42,25 @@ pub enum Limit {
     HeadTimeout,
     /// `limits.idle_timeout`.
     Idle,
+    /// `limits.streams`: a connection has as many streams open as it may.
+    Streams,
+    /// `timeouts.body`.
+    Body,
+    /// `timeouts.write`.
+    Write,
 }
 
 impl Limit {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Connections, Self::HeadBytes, Self::HeadFields, Self::HeadTimeout, Self::Idle];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Connections,
+        Self::HeadBytes,
+        Self::HeadFields,
+        Self::HeadTimeout,
+        Self::Idle,
+        Self::Streams,
+        Self::Body,
+        Self::Write,
+    ];
 
     pub(crate) fn label(self) -> &'static str {
         match self {
@@ -55,6 +69,9 @@ impl Limit {
             Self::HeadFields => "head_fields",
             Self::HeadTimeout => "head_timeout",
             Self::Idle => "idle",
+            Self::Streams => "streams",
+            Self::Body => "body_timeout",
+            Self::Write => "write_timeout",
         }
     }
 }

@@ -1,82 +1,27 @@
 //! HTTP/2 to the app, without TLS and by prior knowledge: one connection per worker and app, shared by all streams.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::rc::Rc;
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body::Frame;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use model::{Cause, Failure, Permit};
-use tokio::sync::mpsc;
 
 use super::unreachable;
+use super::upload::Upload;
 use crate::config::Port;
 use crate::worker::Worker;
 
-/// The request bodies an HTTP/2 app is sent.
-#[derive(Debug)]
-pub(crate) enum Upload {
-    /// An HTTP/2 caller's, frame by frame, its bytes counted.
-    Caller(Incoming, Rc<Cell<u64>>),
-    /// An HTTP/1 caller's, through a channel of one slot.
-    Channel(mpsc::Receiver<Result<Frame<Bytes>, Aborted>>),
-    /// None.
-    Empty,
-}
-
-/// The caller broke off: the stream to the app is reset.
-#[derive(Debug)]
-pub(crate) struct Aborted;
-
-impl std::fmt::Display for Aborted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the caller broke off within the request body")
-    }
-}
-
-impl std::error::Error for Aborted {}
-
-impl http_body::Body for Upload {
-    type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match &mut *self {
-            Self::Caller(incoming, received) => {
-                let frame = std::task::ready!(std::pin::Pin::new(incoming).poll_frame(cx));
-                if let Some(Ok(data)) = frame.as_ref().map(|frame| frame.as_ref().map(Frame::data_ref)) {
-                    received.set(received.get() + data.map_or(0, |data| data.len() as u64));
-                }
-                std::task::Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
-            }
-            Self::Channel(frames) => frames.poll_recv(cx).map_err(Into::into),
-            Self::Empty => std::task::Poll::Ready(None),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Caller(incoming, _) => incoming.is_end_stream(),
-            Self::Channel(_) => false,
-            Self::Empty => true,
-        }
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        match self {
-            Self::Caller(incoming, _) => incoming.size_hint(),
-            Self::Channel(_) => http_body::SizeHint::new(),
-            Self::Empty => http_body::SizeHint::with_exact(0),
-        }
-    }
+/// An answer's head, and how it was come by.
+pub(crate) struct Sent {
+    pub(crate) response: Response<Incoming>,
+    /// On a connection that was there already.
+    pub(crate) reused: bool,
+    /// The request was sent twice.
+    pub(crate) retried: bool,
 }
 
 /// A worker's HTTP/2 connections to apps.
@@ -86,30 +31,36 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    /// Sends a request, once more on a new connection where the old one ended before it was sent at all. The answer's
-    /// head, or why there is none.
+    /// Sends a request, and once more on a new connection where a kept one fails and that is safe: the request was not
+    /// sent, or the app says that it did not look at it, or it has no body and may be repeated (RFC 9110, 9.2.2). The
+    /// answer's head, or why there is none.
     pub(crate) async fn send(
         &self,
         _permit: &Permit,
         worker: &Worker,
         port: &Port,
         mut request: Request<Upload>,
-    ) -> Result<(Response<Incoming>, bool), Failure> {
-        for first in [true, false] {
+    ) -> Result<Sent, Failure> {
+        let mut retried = false;
+        loop {
             let (mut client, reused) = self.client(worker, port).await?;
             worker.telemetry.app_connection(reused);
-            match client.try_send_request(request).await {
-                Ok(response) => return Ok((response, reused)),
-                Err(mut e) => {
-                    self.forget(&port.app);
-                    match e.take_message().filter(|_| first && reused) {
-                        Some(unsent) => request = unsent,
-                        None => return Err(failed(&e.into_error())),
-                    }
-                }
-            }
+            let repeats = reused && !retried;
+            let spare = if repeats { again(&request) } else { None };
+            let mut e = match client.try_send_request(request).await {
+                Ok(response) => return Ok(Sent { response, reused, retried }),
+                Err(e) => e,
+            };
+            self.forget(&port.app);
+            let unsent = e.take_message();
+            let e = e.into_error();
+            let spare = spare.filter(|spare| was_refused(&e) || (spare.method().is_idempotent() && was_cut(&e)));
+            request = match unsent.filter(|_| repeats).or(spare) {
+                Some(request) => request,
+                None => return Err(failed(&e)),
+            };
+            retried = true;
         }
-        Err(Failure::new(Cause::AppClosed, "the app closed two connections before taking the request"))
     }
 
     async fn client(&self, worker: &Worker, port: &Port) -> Result<(SendRequest<Upload>, bool), Failure> {
@@ -158,19 +109,47 @@ pub(crate) const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes a stream may have waiting to be written.
 pub(crate) const SEND_BUFFER: usize = 64 * 1024;
 
+/// The request once more, where nothing of it is used up.
+fn again(request: &Request<Upload>) -> Option<Request<Upload>> {
+    let body = request.body().again()?;
+    let mut spare = Request::new(body);
+    *spare.method_mut() = request.method().clone();
+    *spare.uri_mut() = request.uri().clone();
+    *spare.version_mut() = request.version();
+    *spare.headers_mut() = request.headers().clone();
+    *spare.extensions_mut() = request.extensions().clone();
+    Some(spare)
+}
+
+fn h2_error(e: &hyper::Error) -> Option<&h2::Error> {
+    std::error::Error::source(e)?.downcast_ref()
+}
+
+/// Whether the app says that it did nothing with the request (RFC 9113, 8.7).
+fn was_refused(e: &hyper::Error) -> bool {
+    h2_error(e).is_some_and(|e| e.is_remote() && e.reason() == Some(h2::Reason::REFUSED_STREAM))
+}
+
+/// Whether the connection ended under the request.
+fn was_cut(e: &hyper::Error) -> bool {
+    let io = std::error::Error::source(e).is_some_and(<dyn std::error::Error>::is::<std::io::Error>);
+    let cut = |e: &h2::Error| e.is_io() || e.is_go_away();
+    io || e.is_closed() || e.is_canceled() || e.is_incomplete_message() || h2_error(e).is_some_and(cut)
+}
+
 /// Why an HTTP/2 app gave no answer.
 fn failed(e: &hyper::Error) -> Failure {
     if e.is_user() || e.is_body_write_aborted() {
         return Failure::new(Cause::ClientDisconnected, "the caller broke off within the request body");
     }
-    if e.is_closed() || e.is_canceled() || e.is_incomplete_message() {
+    if was_cut(e) {
         return Failure::new(Cause::AppClosed, "the app closed the connection");
     }
-    // The library's own words stand one level down: "http2 error" says too little.
-    let detail = std::error::Error::source(e).map_or_else(|| e.to_string(), ToString::to_string);
-    let cause =
-        if detail.contains("stream") || detail.contains("broken pipe") { Cause::AppClosed } else { Cause::AppProtocol };
-    Failure::new(cause, detail)
+    match h2_error(e) {
+        Some(e) if e.is_remote() => Failure::new(Cause::AppClosed, format!("the app reset the stream: {e}")),
+        Some(e) => Failure::new(Cause::AppProtocol, e.to_string()),
+        None => Failure::new(Cause::AppProtocol, e.to_string()),
+    }
 }
 
 /// Runs hyper's tasks on this worker.

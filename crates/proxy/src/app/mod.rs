@@ -1,6 +1,7 @@
 //! Connections to the app: kept, checked before reuse, and dropped in time. Nobody gets one without a [`Permit`].
 
 pub(crate) mod http2;
+pub(crate) mod upload;
 
 use std::cell::RefCell;
 use std::future::poll_fn;

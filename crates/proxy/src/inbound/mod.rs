@@ -8,11 +8,13 @@
 mod caller;
 mod http1;
 mod http2;
+mod interval;
 mod opaque;
 mod preamble;
 mod refusal;
 mod stages;
 mod tunnel;
+mod websocket;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -63,4 +65,10 @@ async fn serve(mut caller: Caller) {
 /// A caller's stream that ended or failed.
 fn disconnected(e: &std::io::Error) -> Failure {
     Failure::new(Cause::ClientDisconnected, e.to_string())
+}
+
+/// Whether a `Content-Type` is that of an event stream, which lives long by design.
+fn is_event_stream(content_type: &[u8]) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    content_type.get(..EVENTS.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
 }

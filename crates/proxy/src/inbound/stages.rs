@@ -18,8 +18,7 @@ const OURS: FieldSet = FieldSet::of(&[FieldName::XForwardedClientCert, FieldName
 const FORWARDING: FieldSet = FieldSet::of(&[
     FieldName::XForwardedFor,
     FieldName::XForwardedProto,
-    FieldName::XForwardedHost,
-    FieldName::XForwardedPort,
+    FieldName::XForwardedOther,
     FieldName::Forwarded,
     FieldName::XRealIp,
 ]);

@@ -1,19 +1,15 @@
 //! Upgraded connections and opaque ports: bytes both ways until both sides have ended.
 
 use std::task::Poll;
-use std::time::Duration;
 
 use model::{Cause, Failure};
 use net::{Buffer, Deadline};
 use telemetry::Record;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
 
 use crate::inbound::caller::Caller;
+use crate::inbound::interval::Interval;
 use crate::worker::Worker;
-
-/// How often a long stream writes an interval line.
-pub(super) const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Carries bytes between an HTTP/1 or opaque caller and the app; what was read from either already goes first.
 pub(super) async fn carry(
@@ -39,16 +35,13 @@ pub(super) async fn between(
     deadline: &mut Deadline,
     record: &mut Record,
 ) -> bool {
-    deadline.set(Some(Instant::now() + INTERVAL));
+    let mut interval = Interval::new();
     let mut counted = net::Carried::default();
     let (carried, result) = net::tunnel(caller, app, early, &worker.scratch, |cx, carried| {
         record.received(carried.forth - counted.forth);
         record.sent(carried.back - counted.back);
         counted = carried;
-        while deadline.poll_expired(cx).is_ready() {
-            record.interval();
-            deadline.set(Some(Instant::now() + INTERVAL));
-        }
+        interval.poll(cx, deadline, record);
         Poll::Pending
     })
     .await;

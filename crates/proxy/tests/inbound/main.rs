@@ -5,6 +5,7 @@
 mod addresses;
 mod ambiguity;
 mod failures;
+mod h2_peers;
 mod harness;
 mod http1;
 mod http2;

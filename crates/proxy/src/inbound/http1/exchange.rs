@@ -8,19 +8,18 @@ use std::time::Duration;
 use h1::{Method, ResponseHead};
 use model::{Cause, Failure};
 use net::{Buffer, Io};
-use telemetry::Record;
+use telemetry::{Limit, Record};
 use tokio::time::Instant;
 
 use super::pump::{Broken, Pump};
 use crate::config::Port;
 use crate::inbound::caller::Caller;
 use crate::inbound::disconnected;
+use crate::inbound::interval::Interval;
 
 /// How long a caller that ended its side may still be read from as a caller that waits: some end theirs with the request
 /// (`nc -N`), most are gone.
 const GRACE: Duration = Duration::from_secs(1);
-/// How often a long stream writes an interval line.
-const INTERVAL: Duration = Duration::from_secs(60);
 
 /// A request being sent on one connection to the app, and the answer read from it.
 pub(super) struct Exchange<'c> {
@@ -35,6 +34,9 @@ pub(super) struct Exchange<'c> {
     pub(super) request_broken: bool,
     pub(super) method: Method,
     waiting: Option<Waiting>,
+    /// When that has taken too long.
+    patience: Option<Instant>,
+    interval: Interval,
     caller_ended: bool,
 }
 
@@ -83,6 +85,8 @@ impl<'c> Exchange<'c> {
             request_broken: false,
             method,
             waiting: None,
+            patience: None,
+            interval: Interval::new(),
             caller_ended: false,
         }
     }
@@ -191,16 +195,22 @@ impl<'c> Exchange<'c> {
             let waiting = self.waiting(answer.as_deref());
             if moved || self.waiting != Some(waiting) {
                 self.waiting = Some(waiting);
-                self.caller.deadline.set(self.patience(waiting).map(|patience| Instant::now() + patience));
+                self.patience = self.patience(waiting).map(|patience| Instant::now() + patience);
             }
+            let due = self.interval.due();
+            self.caller.deadline.set(Some(self.patience.map_or(due, |patience| patience.min(due))));
             if self.caller.deadline.poll_expired(cx).is_pending() {
                 return Poll::Pending;
             }
-            if waiting != Waiting::Stream {
+            if self.patience.is_some_and(|patience| patience <= Instant::now()) {
+                match waiting {
+                    Waiting::Body => self.caller.worker.telemetry.limit_hit(Limit::Body),
+                    Waiting::CallerTakes => self.caller.worker.telemetry.limit_hit(Limit::Write),
+                    _ => {}
+                }
                 return Poll::Ready(out_of_patience(waiting));
             }
-            self.record.interval();
-            self.waiting = None;
+            self.interval.tell(self.record);
         }
     }
 
@@ -222,7 +232,7 @@ impl<'c> Exchange<'c> {
             Waiting::Body => Some(timeouts.body),
             Waiting::AppTakes | Waiting::Answer => timeouts.response,
             Waiting::CallerTakes => Some(timeouts.write),
-            Waiting::Stream => Some(INTERVAL),
+            Waiting::Stream => None,
             Waiting::Grace => Some(GRACE),
         }
     }

@@ -57,8 +57,12 @@ impl Request {
 
 /// Forwards one request and brings its answer back.
 pub(super) async fn forward(caller: &mut Caller, port: &Port, request: Request, record: &mut Record) -> Next {
-    if port.protocol == Protocol::H2c {
-        return Box::pin(http2::forward(caller, port, request, record)).await;
+    match port.protocol {
+        Protocol::H2c if request.wants_upgrade => {
+            return Box::pin(http2::upgrade(caller, port, request, record)).await;
+        }
+        Protocol::H2c => return Box::pin(http2::forward(caller, port, request, record)).await,
+        _ => {}
     }
     let idempotent = request.is_idempotent();
     let Request { permit, method, version, keep_alive, body, wants_upgrade, head } = request;

@@ -136,9 +136,7 @@ fn copy_fields<'b>(
 
 /// Whether an answer is an event stream, which lives long by design.
 pub(super) fn is_event_stream(response: &ResponseHead, bytes: &[u8]) -> bool {
-    const EVENTS: &[u8] = b"text/event-stream";
-    response.fields(bytes).any(|field| {
-        field.name.eq_ignore_ascii_case(b"content-type")
-            && field.value.get(..EVENTS.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
-    })
+    response
+        .fields(bytes)
+        .any(|field| field.name.eq_ignore_ascii_case(b"content-type") && crate::inbound::is_event_stream(field.value))
 }

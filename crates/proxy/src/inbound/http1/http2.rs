@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h1::{Body, BodyDecoder, Limits, Method, Piece, RequestHead, Version};
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use model::{Cause, Failure};
-use telemetry::Record;
+use net::Buffer;
+use telemetry::{Limit, Record};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -21,10 +23,12 @@ use super::forward::Request;
 use super::heads::Return;
 use super::pump::Recode;
 use super::{Next, malformed, refuse};
-use crate::app::http2::{Aborted, Upload};
+use crate::app::http2::Sent;
+use crate::app::upload::{Aborted, Upload};
 use crate::config::Port;
 use crate::inbound::caller::Caller;
-use crate::inbound::disconnected;
+use crate::inbound::interval::Interval;
+use crate::inbound::{disconnected, is_event_stream, tunnel, websocket};
 
 /// How long a caller that ended its side may still be waiting for its answer.
 const GRACE: Duration = Duration::from_secs(1);
@@ -34,7 +38,8 @@ pub(super) async fn forward(caller: &mut Caller, port: &Port, request: Request, 
     let is_head = request.method == Method::Head;
     let (frames, slot) = mpsc::channel(1);
     let has_body = !matches!(request.body, Body::Empty | Body::Length(0));
-    let upload = if has_body { Upload::Channel(slot) } else { Upload::Empty };
+    let upload = if has_body { Upload::channel(slot) } else { Upload::none() };
+    let progress = upload.progress();
     let outgoing = match outgoing(&request.head, upload) {
         Ok(outgoing) => outgoing,
         Err(failure) => return refuse(caller, &failure, record, is_head, true).await,
@@ -45,31 +50,24 @@ pub(super) async fn forward(caller: &mut Caller, port: &Port, request: Request, 
     let decoder = BodyDecoder::new(request.body, &limits);
     let exchange = RefCell::new((caller, record));
     let outcome = {
-        let mut feeding = pin!(feed(&exchange, decoder, frames, &fed, port.timeouts.body));
-        let sending = async {
-            let sending = worker.apps.http2.send(&request.permit, &worker, port, outgoing);
-            match port.timeouts.response {
-                Some(patience) => timeout(patience, sending)
-                    .await
-                    .unwrap_or_else(|_| Err(Failure::new(Cause::AppTimeout, "no answer within the response timeout"))),
-                None => sending.await,
+        let mut feeding = pin!(async {
+            tokio::select! {
+                failure = feed(&exchange, decoder, frames, &fed) => failure,
+                never = tell_intervals(&exchange) => never,
             }
-        };
+        });
+        let sending = worker.apps.http2.send(&request.permit, &worker, port, outgoing);
         let answered = tokio::select! {
-            answered = sending => answered,
+            answered = progress.bound(&worker, &port.timeouts, sending) => answered,
             failure = &mut feeding => Err(failure),
         };
         match answered {
-            Ok((response, reused)) => {
+            Ok(sent) => {
                 let keep_alive = request.keep_alive && fed.get() && !worker.is_leaving();
-                let back = returning(&response, request.version, is_head, keep_alive);
-                {
-                    let record = &mut exchange.borrow_mut().1;
-                    record.app(reused);
-                    record.responded(response.status().as_u16());
-                }
+                let back = returning(&sent.response, request.version, is_head, keep_alive);
+                note(&exchange, &sent);
                 let given = tokio::select! {
-                    given = give(&exchange, response, back, is_head, port.timeouts.write) => given,
+                    given = give(&exchange, sent.response, back, is_head, port.timeouts.write) => given,
                     failure = &mut feeding => Err(failure),
                 };
                 Ok((given, back))
@@ -98,6 +96,87 @@ pub(super) async fn forward(caller: &mut Caller, port: &Port, request: Request, 
     }
 }
 
+/// Asks the app to switch protocols by extended CONNECT (RFC 8441), which is the `101` of HTTP/2.
+pub(super) async fn upgrade(caller: &mut Caller, port: &Port, request: Request, record: &mut Record) -> Next {
+    let mut outgoing = match outgoing(&request.head, Upload::none()) {
+        Ok(outgoing) => outgoing,
+        Err(failure) => return refuse(caller, &failure, record, false, true).await,
+    };
+    let protocol = outgoing.headers_mut().remove(header::UPGRADE);
+    let protocol = protocol.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    *outgoing.method_mut() = http::Method::CONNECT;
+    outgoing.extensions_mut().insert(hyper::ext::Protocol::from(protocol.as_str()));
+    let key = outgoing.headers_mut().remove(header::SEC_WEBSOCKET_KEY);
+    let worker = caller.worker.clone();
+    let progress = outgoing.body().progress();
+    let sending = worker.apps.http2.send(&request.permit, &worker, port, outgoing);
+    let sent = match progress.bound(&worker, &port.timeouts, sending).await {
+        Ok(sent) => sent,
+        Err(failure) => return refuse(caller, &failure, record, false, !request.keep_alive).await,
+    };
+    let exchange = RefCell::new((caller, record));
+    note(&exchange, &sent);
+    if !sent.response.status().is_success() {
+        let back = returning(&sent.response, request.version, false, request.keep_alive && !worker.is_leaving());
+        let given = give(&exchange, sent.response, back, false, port.timeouts.write).await;
+        let (_, record) = exchange.into_inner();
+        return match given {
+            Ok(()) if back.close => Next::Close,
+            Ok(()) => {
+                record.finished();
+                Next::KeepAlive
+            }
+            Err(failure) => {
+                record.fail(&failure);
+                Next::Close
+            }
+        };
+    }
+    let mut out = Vec::with_capacity(256);
+    write_switching(&mut out, &sent.response, &protocol, key.as_ref());
+    let written = write(&exchange, &mut out, port.timeouts.write).await;
+    let (caller, record) = exchange.into_inner();
+    record.responded(101);
+    record.stream(if protocol.eq_ignore_ascii_case("websocket") { "websocket" } else { "upgrade" });
+    match (written, hyper::upgrade::on(sent.response).await) {
+        (Ok(()), Ok(app)) => tunnel::carry(caller, &mut TokioIo::new(app), &mut Buffer::default(), record).await,
+        (Err(failure), _) => record.fail(&failure),
+        (_, Err(e)) => record.fail(&Failure::new(Cause::AppBroken, e.to_string())),
+    }
+    Next::Close
+}
+
+fn write_switching(out: &mut Vec<u8>, response: &Response<Incoming>, protocol: &str, key: Option<&HeaderValue>) {
+    h1::encode::status_line(out, 101, None);
+    for (name, value) in response.headers() {
+        h1::encode::field(out, name.as_str().as_bytes(), value.as_bytes());
+    }
+    out.extend_from_slice(b"connection: upgrade\r\n");
+    h1::encode::field(out, b"upgrade", protocol.as_bytes());
+    if let Some(key) = key.filter(|_| protocol.eq_ignore_ascii_case("websocket")) {
+        h1::encode::field(out, b"sec-websocket-accept", websocket::accept(key.as_bytes()).as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn note(exchange: &RefCell<(&mut Caller, &mut Record)>, sent: &Sent) {
+    let record = &mut exchange.borrow_mut().1;
+    record.app(sent.reused && !sent.retried);
+    if sent.retried {
+        record.retried();
+    }
+    record.responded(sent.response.status().as_u16());
+}
+
+/// Writes the lines of a request that lives long.
+async fn tell_intervals<T>(exchange: &RefCell<(&mut Caller, &mut Record)>) -> T {
+    let mut interval = Interval::new();
+    loop {
+        tokio::time::sleep_until(interval.due()).await;
+        interval.tell(exchange.borrow_mut().1);
+    }
+}
+
 /// The head written for HTTP/1.1, read back as HTTP/2's: one place decides what the app is told.
 fn outgoing(head: &[u8], upload: Upload) -> Result<http::Request<Upload>, Failure> {
     let internal = || Failure::new(Cause::Internal, "a head of our own making does not parse");
@@ -113,6 +192,9 @@ fn outgoing(head: &[u8], upload: Upload) -> Result<http::Request<Upload>, Failur
         .build()
         .map_err(|_| Failure::new(Cause::BadRequest, "the target or host cannot be said in HTTP/2"))?;
     *request.version_mut() = http::Version::HTTP_2;
+    if let Some(protocol) = parsed.upgrade(head).and_then(|protocol| HeaderValue::from_bytes(protocol).ok()) {
+        request.headers_mut().insert(header::UPGRADE, protocol);
+    }
     for field in parsed.fields(head) {
         let drop = matches!(field.role, h1::Role::HopByHop | h1::Role::Host | h1::Role::Expect);
         if let (false, Ok(name), Ok(value)) =
@@ -130,7 +212,6 @@ async fn feed(
     mut decoder: BodyDecoder,
     frames: mpsc::Sender<Result<Frame<Bytes>, Aborted>>,
     fed: &Cell<bool>,
-    patience: Duration,
 ) -> Failure {
     while !decoder.is_done() {
         let step = {
@@ -146,11 +227,10 @@ async fn feed(
                 continue;
             }
             Ok(None) if decoder.is_done() => break,
-            Ok(None) => match timeout(patience, poll_fn(|cx| exchange.borrow_mut().0.poll_fill(cx))).await {
-                Ok(Ok(n)) if n > 0 => continue,
-                Ok(Ok(_)) => Failure::new(Cause::ClientDisconnected, "the caller closed within the request body"),
-                Ok(Err(e)) => disconnected(&e),
-                Err(_) => Failure::new(Cause::RequestTimeout, "the request body stalled"),
+            Ok(None) => match poll_fn(|cx| exchange.borrow_mut().0.poll_fill(cx)).await {
+                Ok(n) if n > 0 => continue,
+                Ok(_) => Failure::new(Cause::ClientDisconnected, "the caller closed within the request body"),
+                Err(e) => disconnected(&e),
             },
             Err(failure) => failure,
         };
@@ -235,7 +315,8 @@ async fn give(
 ) -> Result<(), Failure> {
     let mut out = Vec::with_capacity(1024);
     write_head(&mut out, &response, back, is_head);
-    if response.headers().get("content-type").is_some_and(|t| t.as_bytes().starts_with(b"text/event-stream")) {
+    let content_type = response.headers().get(header::CONTENT_TYPE);
+    if content_type.is_some_and(|value| is_event_stream(value.as_bytes())) {
         exchange.borrow_mut().1.stream("sse");
     }
     let mut body = response.into_body();
@@ -313,7 +394,10 @@ async fn write(
         match timeout(patience, written).await {
             Ok(Ok(n)) => sent += n,
             Ok(Err(e)) => return Err(disconnected(&e)),
-            Err(_) => return Err(Failure::new(Cause::ClientDisconnected, "the caller stopped reading the answer")),
+            Err(_) => {
+                exchange.borrow().0.worker.telemetry.limit_hit(Limit::Write);
+                return Err(Failure::new(Cause::ClientDisconnected, "the caller stopped reading the answer"));
+            }
         }
     }
     out.clear();

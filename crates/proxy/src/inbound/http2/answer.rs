@@ -29,8 +29,9 @@ pub(super) enum Answer {
 /// A text of ours.
 pub(super) struct Own {
     text: Bytes,
+    stream: Stream,
     /// Kept until the text is sent: dropping it writes the log line.
-    _until_sent: (Record, Stream),
+    _record: Record,
 }
 
 /// The answer breaks off: the stream is reset, for the caller to see that it is not whole.
@@ -53,7 +54,7 @@ pub(super) fn refuse(failure: &Failure, mut record: Record, is_head: bool, strea
     record.responded(status.as_u16());
     let length = text.len();
     let text = if is_head { Bytes::new() } else { Bytes::from(text) };
-    let mut response = Response::new(Answer::Own(Own { text, _until_sent: (record, stream) }));
+    let mut response = Response::new(Answer::Own(Own { text, stream, _record: record }));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -68,18 +69,36 @@ pub(super) fn refuse(failure: &Failure, mut record: Record, is_head: bool, strea
     response
 }
 
+impl Answer {
+    fn stream(&self) -> Option<&Stream> {
+        match self {
+            Self::Own(own) => Some(&own.stream),
+            Self::Http1(answer) => Some(answer.stream()),
+            Self::Http2(answer) => Some(answer.stream()),
+            Self::Tunnel => None,
+        }
+    }
+}
+
 impl Body for Answer {
     type Data = Bytes;
     type Error = BrokenOff;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        match &mut *self {
+        let frame = match &mut *self {
             Self::Tunnel => Poll::Ready(None),
             Self::Own(own) if own.text.is_empty() => Poll::Ready(None),
             Self::Own(own) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut own.text))))),
             Self::Http1(answer) => answer.poll_frame(cx),
             Self::Http2(answer) => answer.poll_frame(cx),
+        };
+        if let Some(stream) = self.stream() {
+            match frame {
+                Poll::Pending => stream.watch.exhausted(),
+                Poll::Ready(_) => stream.watch.handed_over(),
+            }
         }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,7 +1,5 @@
 //! Extended CONNECT (RFC 8441): WebSocket, or any other protocol, within one HTTP/2 stream.
 
-use std::rc::Rc;
-
 use http::{HeaderMap, Request, Response, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -11,11 +9,11 @@ use net::Deadline;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::answer::Answer;
-use super::to_http1::{FromHttp1, Upload, response_headers};
+use super::to_http1::{self, FromHttp1, response_headers};
 use super::to_http2::FromHttp2;
 use super::{Answered, Call};
 use crate::app::Reuse;
-use crate::app::http2;
+use crate::app::upload::Upload;
 use crate::inbound::tunnel;
 use crate::supervise;
 
@@ -29,7 +27,7 @@ pub(super) async fn to_http1(mut call: Call, mut request: Request<Incoming>, hea
         Err(failure) => return Err((failure, call)),
     };
     call.record.app(taken.reused);
-    let mut exchange = FromHttp1::new(call, taken.io, Upload::new(head, request));
+    let mut exchange = FromHttp1::new(call, taken.io, to_http1::Upload::new(head, request));
     let (answer, length) = match exchange.answer_head(h1::Method::Get).await {
         Ok(answer) => answer,
         Err(no_answer) => return Err((no_answer.failure, exchange.into_parts().0)),
@@ -54,16 +52,18 @@ pub(super) async fn to_http2(mut call: Call, mut request: Request<Incoming>, hea
     let protocol = protocol_of(&request);
     let (mut parts, _none) = request.into_parts();
     parts.headers = headers;
-    let outgoing = Request::from_parts(parts, http2::Upload::Empty);
+    let outgoing = Request::from_parts(parts, Upload::none());
+    let progress = outgoing.body().progress();
     let worker = call.worker().clone();
-    let (mut response, reused) = match worker.apps.http2.send(&call.permit, &worker, &call.port, outgoing).await {
+    let sent = match worker.apps.http2.send(&call.permit, &worker, &call.port, outgoing).await {
         Ok(sent) => sent,
         Err(failure) => return Err((failure, call)),
     };
-    call.record.app(reused);
-    if !response.status().is_success() {
-        return Ok(FromHttp2::respond(call, response, Rc::default()));
+    if !sent.response.status().is_success() {
+        return Ok(FromHttp2::respond(call, sent, progress));
     }
+    call.record.app(sent.reused);
+    let mut response = sent.response;
     let headers = std::mem::take(response.headers_mut());
     let app = hyper::upgrade::on(response);
     Ok(switch(call, protocol, headers, upgrade, async move { Some((TokioIo::new(app.await.ok()?), Vec::new())) }))
@@ -87,7 +87,7 @@ where
 {
     call.record.responded(200);
     call.record.stream(protocol);
-    let (worker, port) = (call.worker().clone(), call.stream.0.port);
+    let (worker, port) = (call.worker().clone(), call.stream.connection.port);
     supervise::spawn(&worker.clone(), port, async move {
         let (Some((mut app, early)), Ok(caller)) = (app.await, upgrade.await) else {
             return call

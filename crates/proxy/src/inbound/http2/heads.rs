@@ -6,6 +6,7 @@ use hyper::ext::Protocol as ExtendedConnect;
 use model::{Cause, Edits, Failure, FieldName, FieldSet, Head, Scheme, Version};
 
 use crate::config::Port;
+use crate::inbound::websocket;
 use crate::worker::Worker;
 
 fn bad(detail: &'static str) -> Failure {
@@ -39,10 +40,17 @@ pub(super) fn facts<'r>(request: &'r Request<Incoming>, port: &Port) -> Result<H
     if !asterisk && !h1::is_origin_form(target) {
         return Err(bad("the path does not begin with / or has a byte no path may have"));
     }
+    if headers.get_all(header::CONTENT_LENGTH).iter().count() > 1 {
+        return Err(bad("more than one content-length field"));
+    }
     let mut head = Head::new(Version::Http2, Scheme::Http, request.method().as_str(), authority, path);
     head.query = request.uri().query();
     let mut seen = FieldSet::default();
     for (name, value) in headers {
+        if value.as_bytes().trim_ascii().len() != value.len() {
+            // Malformed in HTTP/2 (RFC 9113, 8.2.1), and another value in HTTP/1.1, which trims it.
+            return Err(bad("a field value that begins or ends with white space"));
+        }
         if let Some(known) = FieldName::of(name.as_str().as_bytes()) {
             head.add(known, value.as_bytes(), &mut seen);
         } else if h1::is_framing_alias(name.as_str().as_bytes()) {
@@ -101,7 +109,11 @@ pub(super) fn write_http1(
             h1::encode::field(&mut out, b"upgrade", protocol.as_bytes());
             if protocol.eq_ignore_ascii_case("websocket") && !headers.contains_key(header::SEC_WEBSOCKET_KEY) {
                 // HTTP/1.1 wants a key (RFC 6455, 4.1), HTTP/2 has none (RFC 8441, 5).
-                h1::encode::field(&mut out, b"sec-websocket-key", &websocket_key(worker.random.borrow_mut().u128(..)));
+                h1::encode::field(
+                    &mut out,
+                    b"sec-websocket-key",
+                    websocket::key(worker.random.borrow_mut().u128(..)).as_bytes(),
+                );
             }
         }
         None => write_framing(&mut out, request),
@@ -160,29 +172,4 @@ pub(super) fn edited(request: &Request<Incoming>, head: &Head<'_>, edits: &Edits
 fn stays(name: &HeaderName, edits: &Edits) -> bool {
     !matches!(*name, header::HOST | header::TE)
         && !FieldName::of(name.as_str().as_bytes()).is_some_and(|known| edits.removes(known))
-}
-
-/// Sixteen random bytes in base64.
-fn websocket_key(random: u128) -> [u8; 24] {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut key = [b'='; 24];
-    let bytes = random.to_be_bytes();
-    for (group, out) in bytes.chunks(3).zip(key.chunks_mut(4)) {
-        let bits = group.iter().fold(0u32, |bits, &b| bits << 8 | u32::from(b)) << (8 * (3 - group.len()));
-        for (i, digit) in out.iter_mut().enumerate().take(group.len() + 1) {
-            *digit = ALPHABET[(bits >> (18 - 6 * i) & 63) as usize];
-        }
-    }
-    key
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_websocket_key_is_base64_of_sixteen_bytes() {
-        assert_eq!(&websocket_key(0), b"AAAAAAAAAAAAAAAAAAAAAA==");
-        assert_eq!(&websocket_key(u128::from_be_bytes(*b"the sample nonce")), b"dGhlIHNhbXBsZSBub25jZQ==");
-    }
 }

@@ -3,6 +3,7 @@
 mod answer;
 mod connect;
 mod heads;
+mod stall;
 mod to_http1;
 mod to_http2;
 
@@ -12,7 +13,8 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
@@ -24,13 +26,14 @@ use net::Deadline;
 use telemetry::{Limit, Record};
 use tokio::time::Instant;
 
-use crate::app::http2::{CONNECTION_WINDOW, LocalExec, SEND_BUFFER, STREAM_WINDOW};
+use crate::app::http2::{CONNECTION_WINDOW, SEND_BUFFER, STREAM_WINDOW};
 use crate::config::{Port, Protocol};
 use crate::inbound::caller::{Caller, Who};
 use crate::inbound::stages;
 use crate::lifecycle::Phase;
 use crate::worker::Worker;
 use answer::Answer;
+use stall::Watch;
 
 /// What the streams of one connection share.
 struct Connection {
@@ -41,24 +44,58 @@ struct Connection {
     open: Cell<usize>,
     /// When the last of them ended.
     quiet_since: Cell<Instant>,
+    /// The stream that the library is about to start a task for.
+    starting: Cell<Option<Rc<Watch>>>,
+    write_timeout: Duration,
 }
 
 /// One open stream, counted until dropped.
-struct Stream(Rc<Connection>);
+struct Stream {
+    connection: Rc<Connection>,
+    watch: Rc<Watch>,
+}
 
 impl Stream {
-    fn open(connection: &Rc<Connection>) -> Self {
-        connection.open.set(connection.open.get() + 1);
-        Self(connection.clone())
+    fn open(connection: &Rc<Connection>, limit: u32) -> Self {
+        let open = connection.open.get() + 1;
+        connection.open.set(open);
+        if open >= limit as usize {
+            connection.worker.telemetry.limit_hit(Limit::Streams);
+        }
+        let watch = Rc::<Watch>::default();
+        connection.starting.set(Some(watch.clone()));
+        Self { connection: connection.clone(), watch }
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-        self.0.quiet_since.set(Instant::now());
+        let connection = &self.connection;
+        connection.open.set(connection.open.get() - 1);
+        connection.quiet_since.set(Instant::now());
     }
 }
+
+/// Runs the library's tasks on this worker: one per stream, each watched, and those that carry upgraded streams.
+#[derive(Clone)]
+struct Tasks(Rc<Connection>);
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        let Self(connection) = self;
+        // The library starts a stream's task right after it has called the service.
+        match connection.starting.take() {
+            Some(watch) => {
+                let telemetry = connection.worker.telemetry.clone();
+                tokio::task::spawn_local(stall::watched(task, watch, connection.write_timeout, telemetry))
+            }
+            None => tokio::task::spawn_local(task),
+        };
+    }
+}
+
+/// How long a caller that was told to go may stay with no stream open: it may owe an answer to our last ping, or not read.
+const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Serves streams until the connection ends: at the caller's wish, after an idle time, or because the sidecar leaves.
 pub(super) async fn serve(caller: Caller, port: Arc<Port>) {
@@ -69,12 +106,14 @@ pub(super) async fn serve(caller: Caller, port: Arc<Port>) {
         who,
         open: Cell::new(0),
         quiet_since: Cell::new(Instant::now()),
+        starting: Cell::default(),
+        write_timeout: port.timeouts.write,
     });
     let service = {
-        let connection = connection.clone();
-        service_fn(move |request| handle(Stream::open(&connection), request))
+        let (connection, limit) = (connection.clone(), port.limits.streams);
+        service_fn(move |request| handle(Stream::open(&connection, limit), request))
     };
-    let serving = http2::Builder::new(LocalExec)
+    let serving = http2::Builder::new(Tasks(connection.clone()))
         .timer(TokioTimer::new())
         .enable_connect_protocol()
         .max_concurrent_streams(port.limits.streams)
@@ -86,19 +125,25 @@ pub(super) async fn serve(caller: Caller, port: Arc<Port>) {
     let mut serving = pin!(serving);
     let mut leaving = false;
     let result = poll_fn(|cx| {
-        if let Poll::Ready(result) = serving.as_mut().poll(cx) {
-            return Poll::Ready(result);
-        }
-        let idle = poll_idle(cx, &connection, &port, &mut deadline);
-        if !leaving && (idle || worker.phase() >= Phase::Draining) {
+        loop {
+            if let Poll::Ready(result) = serving.as_mut().poll(cx) {
+                return Poll::Ready(result);
+            }
+            let patience = if leaving { LEAVE_WITHIN } else { port.timeouts.idle };
+            let idle = poll_idle(cx, &connection, patience, &mut deadline);
+            if leaving && idle {
+                return Poll::Ready(Ok(()));
+            }
+            if leaving || !(idle || worker.phase() >= Phase::Draining) {
+                return Poll::Pending;
+            }
             if idle {
                 worker.telemetry.limit_hit(Limit::Idle);
+                connection.quiet_since.set(Instant::now());
             }
             leaving = true;
             serving.as_mut().graceful_shutdown();
-            return serving.as_mut().poll(cx);
         }
-        Poll::Pending
     })
     .await;
     if result.is_err() {
@@ -106,17 +151,17 @@ pub(super) async fn serve(caller: Caller, port: Arc<Port>) {
     }
 }
 
-/// Whether no stream was open for the whole idle timeout.
-fn poll_idle(cx: &mut std::task::Context<'_>, connection: &Connection, port: &Port, deadline: &mut Deadline) -> bool {
+/// Whether no stream was open for so long.
+fn poll_idle(cx: &mut Context<'_>, connection: &Connection, patience: Duration, deadline: &mut Deadline) -> bool {
     let busy = connection.open.get() > 0;
     let since = if busy { Instant::now() } else { connection.quiet_since.get() };
-    deadline.set(Some(since + port.timeouts.idle));
+    deadline.set(Some(since + patience));
     deadline.poll_expired(cx).is_ready()
 }
 
 /// One request: through the stages, and to the app in the protocol it speaks.
 async fn handle(stream: Stream, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
-    let connection = stream.0.clone();
+    let connection = stream.connection.clone();
     let worker = &connection.worker;
     let port = worker.port(connection.port);
     let client = stages::client_of(&connection.who);
@@ -146,7 +191,9 @@ async fn handle(stream: Stream, request: Request<Incoming>) -> Result<Response<A
         (Outgoing::Http2(headers), false) => to_http2::forward(call, request, headers).await,
         (Outgoing::Http2(headers), true) => connect::to_http2(call, request, headers).await,
     };
-    Ok(answered.unwrap_or_else(|(failure, call)| answer::refuse(&failure, call.record, is_head, call.stream)))
+    let response =
+        answered.unwrap_or_else(|(failure, call)| answer::refuse(&failure, call.record, is_head, call.stream));
+    Ok(response)
 }
 
 /// The head as the app gets it, in the protocol it speaks.
@@ -166,9 +213,14 @@ struct Call {
 
 impl Call {
     fn worker(&self) -> &Rc<Worker> {
-        &self.stream.0.worker
+        &self.stream.connection.worker
     }
 }
 
 /// A failed call keeps its record, so that the answer in the app's stead is logged as one.
 type Answered = Result<Response<Answer>, (Failure, Call)>;
+
+/// Whether an answer is an event stream, which lives long by design.
+pub(super) fn is_event_stream(headers: &http::HeaderMap) -> bool {
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|value| crate::inbound::is_event_stream(value.as_bytes()))
+}

@@ -13,11 +13,13 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use model::{Cause, Failure};
 use net::{Buffer, Deadline, Io};
+use telemetry::Limit;
 use tokio::time::Instant;
 
 use super::answer::{Answer, BrokenOff};
-use super::{Answered, Call};
+use super::{Answered, Call, Stream};
 use crate::app::Reuse;
+use crate::inbound::interval::Interval;
 
 /// Forwards a request whose head is written already.
 pub(super) async fn forward(mut call: Call, request: Request<Incoming>, head: Vec<u8>) -> Answered {
@@ -164,6 +166,7 @@ pub(super) struct FromHttp1 {
     reusable: bool,
     keep_alive: Option<u32>,
     deadline: Deadline,
+    interval: Interval,
     over: bool,
 }
 
@@ -188,6 +191,7 @@ impl FromHttp1 {
             reusable: false,
             keep_alive: None,
             deadline: Deadline::new(),
+            interval: Interval::new(),
             over: false,
         }
     }
@@ -241,6 +245,7 @@ impl FromHttp1 {
         }
         match self.deadline.poll_expired(cx) {
             Poll::Ready(()) if self.upload_state == UploadState::Going => {
+                self.call.worker().telemetry.limit_hit(Limit::Body);
                 fail(Cause::RequestTimeout, "the request body stalled")
             }
             Poll::Ready(()) => fail(Cause::AppTimeout, "no answer within the response timeout"),
@@ -269,7 +274,7 @@ impl FromHttp1 {
     /// Reads once from the app; `false` at the end of its stream, orderly or not.
     fn poll_read_app(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let Some(app) = &mut self.app else { return Poll::Ready(false) };
-        let worker = self.call.stream.0.worker.clone();
+        let worker = self.call.worker().clone();
         worker.buffers.back(&mut self.outbox);
         let read = app.poll_read_buffer(cx, &mut self.outbox);
         worker.buffers.release(&mut self.outbox);
@@ -307,7 +312,7 @@ impl FromHttp1 {
         self.reusable = head.keep_alive() && head.body() != h1::Body::UntilClose;
         self.keep_alive = head.keep_alive_timeout();
         self.call.record.responded(head.status());
-        if is_event_stream(response.headers()) {
+        if super::is_event_stream(response.headers()) {
             self.call.record.stream("sse");
         }
         let over = decoder.is_done();
@@ -336,7 +341,10 @@ impl FromHttp1 {
                 };
             }
             match self.poll_read_body(cx) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.interval.poll(cx, &mut self.deadline, &mut self.call.record);
+                    return Poll::Pending;
+                }
                 Poll::Ready(true) => {}
                 Poll::Ready(false) => {
                     let whole = self.decoder.as_mut().is_some_and(|decoder| decoder.at_eof().is_ok());
@@ -354,7 +362,7 @@ impl FromHttp1 {
     /// Reads a body's bytes through the worker's scratch, so that a large one takes few system calls.
     fn poll_read_body(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let Some(app) = &mut self.app else { return Poll::Ready(false) };
-        let worker = self.call.stream.0.worker.clone();
+        let worker = self.call.worker().clone();
         let scratch = &mut *worker.scratch.borrow_mut();
         app.poll_read_slice(cx, scratch).map(|read| {
             let n = read.unwrap_or(0);
@@ -391,7 +399,7 @@ impl FromHttp1 {
                 break;
             }
         }
-        self.call.stream.0.worker.buffers.release(&mut self.outbox);
+        self.call.worker().buffers.release(&mut self.outbox);
         Ok(None)
     }
 
@@ -412,6 +420,10 @@ impl FromHttp1 {
         }
         let memory = std::mem::take(&mut self.upload.unsent);
         self.call.worker().give_memory(memory);
+    }
+
+    pub(super) fn stream(&self) -> &Stream {
+        &self.call.stream
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -442,8 +454,4 @@ fn trailers_of(decoder: &BodyDecoder) -> Option<HeaderMap> {
         }
     }
     (!trailers.is_empty()).then_some(trailers)
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    headers.get(http::header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/event-stream"))
 }

@@ -1,69 +1,81 @@
 //! An HTTP/2 stream to an app that speaks HTTP/2: gRPC, or a port that says so. Frames pass as they are, trailers too.
 
-use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use model::{Cause, Failure};
-use tokio::time::timeout;
+use net::Deadline;
 
 use super::answer::{Answer, BrokenOff};
-use super::{Answered, Call};
-use crate::app::http2::Upload;
+use super::{Answered, Call, Stream};
+use crate::app::http2::Sent;
+use crate::app::upload::{Progress, Upload};
+use crate::inbound::interval::Interval;
 
 /// Forwards a request whose fields are edited already.
 pub(super) async fn forward(mut call: Call, request: Request<Incoming>, headers: HeaderMap) -> Answered {
     let (mut parts, body) = request.into_parts();
     parts.headers = headers;
     parts.version = http::Version::HTTP_2;
-    let received = Rc::new(Cell::new(0));
-    let outgoing = Request::from_parts(parts, Upload::Caller(body, received.clone()));
+    let upload = if body.is_end_stream() { Upload::none() } else { Upload::caller(body) };
+    let progress = upload.progress();
     let worker = call.worker().clone();
-    let sending = worker.apps.http2.send(&call.permit, &worker, &call.port, outgoing);
+    let sending = worker.apps.http2.send(&call.permit, &worker, &call.port, Request::from_parts(parts, upload));
     // A gRPC answer may begin with its first message, minutes from now.
-    let sent = match call.port.timeouts.response.filter(|_| !call.grpc) {
-        Some(patience) => timeout(patience, sending)
-            .await
-            .unwrap_or_else(|_| Err(Failure::new(Cause::AppTimeout, "no answer within the response timeout"))),
-        None => sending.await,
+    let sent = match call.grpc {
+        true => sending.await,
+        false => progress.bound(&worker, &call.port.timeouts, sending).await,
     };
-    let (response, reused) = match sent {
-        Ok(sent) => sent,
+    match sent {
+        Ok(sent) => Ok(FromHttp2::respond(call, sent, progress)),
         Err(failure) => {
-            call.record.received(received.take());
-            return Err((failure, call));
+            call.record.received(progress.take_bytes());
+            Err((failure, call))
         }
-    };
-    call.record.app(reused);
-    Ok(FromHttp2::respond(call, response, received))
+    }
 }
 
 /// An answer from the app, passed on frame by frame.
 pub(super) struct FromHttp2 {
     body: Incoming,
     call: Call,
-    /// Bytes of the request's body that went to the app.
-    received: Rc<Cell<u64>>,
+    request: Rc<Progress>,
+    deadline: Deadline,
+    interval: Interval,
     over: bool,
 }
 
 impl FromHttp2 {
     /// The answer as hyper sends it, with the rest of it behind.
-    pub(super) fn respond(mut call: Call, response: Response<Incoming>, received: Rc<Cell<u64>>) -> Response<Answer> {
+    pub(super) fn respond(mut call: Call, sent: Sent, request: Rc<Progress>) -> Response<Answer> {
+        let Sent { response, reused, retried } = sent;
+        call.record.app(reused && !retried);
+        if retried {
+            call.record.retried();
+        }
         call.record.responded(response.status().as_u16());
+        if super::is_event_stream(response.headers()) {
+            call.record.stream("sse");
+        }
         if response.body().is_end_stream() {
             call.record.finished();
         }
-        response.map(|body| Answer::Http2(Box::new(Self { body, call, received, over: false })))
+        let (deadline, interval) = (Deadline::new(), Interval::new());
+        response.map(|body| Answer::Http2(Box::new(Self { body, call, request, deadline, interval, over: false })))
     }
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            self.call.record.received(self.request.take_bytes());
+            self.interval.poll(cx, &mut self.deadline, &mut self.call.record);
+            return Poll::Pending;
+        };
+        match frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     self.call.record.sent(data.len() as u64);
@@ -86,6 +98,10 @@ impl FromHttp2 {
         }
     }
 
+    pub(super) fn stream(&self) -> &Stream {
+        &self.call.stream
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.over || self.body.is_end_stream()
     }
@@ -97,6 +113,6 @@ impl FromHttp2 {
 
 impl Drop for FromHttp2 {
     fn drop(&mut self) {
-        self.call.record.received(self.received.take());
+        self.call.record.received(self.request.take_bytes());
     }
 }
