@@ -60,12 +60,16 @@ impl Drop for Entry {
     }
 }
 
-/// Runs one connection on this worker.
-pub(crate) fn spawn(worker: &Rc<Worker>, port: usize, connection: impl Future<Output = ()> + 'static) {
+/// Runs one connection on this worker. The future is made where it stays: handed over it would take its place twice.
+pub(crate) fn spawn<F: Future<Output = ()>>(
+    worker: &Rc<Worker>,
+    port: usize,
+    connection: impl FnOnce() -> F + 'static,
+) {
     let entry = Entry { worker: worker.clone(), place: worker.tasks.enter() };
     tokio::task::spawn_local(async move {
         let worker = &entry.worker;
-        let mut connection = pin!(connection);
+        let mut connection = pin!(connection());
         let mut known = false;
         poll_fn(|cx| {
             if !known {

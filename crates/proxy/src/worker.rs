@@ -153,8 +153,8 @@ impl Workers {
 
 /// Bytes of the scratch buffer that bodies are read into: one per worker, lent for the length of a poll.
 const SCRATCH_BYTES: usize = 64 * 1024;
-/// Heads' memory kept for reuse.
-const SPARE_MEMORY: usize = 64;
+/// Things of one kind kept for reuse.
+const SPARE: usize = 64;
 /// How often a worker shows that it lives, hands its log lines on and looks after idle app connections.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -170,9 +170,34 @@ pub(crate) struct Worker {
     pub(crate) edits: RefCell<Edits>,
     pub(crate) random: RefCell<fastrand::Rng>,
     pub(crate) tasks: Tasks,
-    memory: RefCell<Vec<Vec<u8>>>,
+    pub(crate) request_heads: Spare<h1::RequestHead>,
+    pub(crate) response_heads: Spare<h1::ResponseHead>,
+    memory: Spare<Vec<u8>>,
     snapshot: RefCell<arc_swap::Cache<SnapshotRef, Arc<Snapshot>>>,
     phase: Cell<Phase>,
+}
+
+/// What requests need for their own length only: an idle connection has none of it.
+#[derive(Debug)]
+pub(crate) struct Spare<T>(RefCell<Vec<T>>);
+
+impl<T> Default for Spare<T> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+impl<T: Default> Spare<T> {
+    pub(crate) fn take(&self) -> T {
+        self.0.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give(&self, used: T) {
+        let mut spare = self.0.borrow_mut();
+        if spare.len() < SPARE {
+            spare.push(used);
+        }
+    }
 }
 
 /// Lets a worker cache the snapshot: one atomic load per request.
@@ -203,7 +228,9 @@ impl Worker {
             edits: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),
             tasks: Tasks::default(),
-            memory: RefCell::default(),
+            request_heads: Spare::default(),
+            response_heads: Spare::default(),
+            memory: Spare::default(),
             snapshot: RefCell::new(arc_swap::Cache::new(SnapshotRef(shared.clone()))),
             phase: Cell::new(Phase::Serving),
             shared,
@@ -240,15 +267,14 @@ impl Worker {
 
     /// Memory to write a head into.
     pub(crate) fn take_memory(&self) -> Vec<u8> {
-        self.memory.borrow_mut().pop().unwrap_or_default()
+        self.memory.take()
     }
 
     /// Gives such memory back, unless it has grown beyond a head's size.
     pub(crate) fn give_memory(&self, mut memory: Vec<u8>) {
-        let mut spare = self.memory.borrow_mut();
-        if memory.capacity() <= Buffers::BYTES && spare.len() < SPARE_MEMORY {
+        if memory.capacity() <= Buffers::BYTES {
             memory.clear();
-            spare.push(memory);
+            self.memory.give(memory);
         }
     }
 

@@ -20,10 +20,8 @@ pub fn check(data: &[u8]) {
                 assert_eq!((length, Ok(Some(length))), (end, whole), "accepted before or after its end");
                 return;
             }
-            Err(e) => {
-                assert_eq!(whole.map_err(h1::Error::kind), Err(e.kind()), "refused in pieces only");
-                return;
-            }
+            // For which of several reasons depends on how far it was read.
+            Err(_) => return assert!(whole.is_err(), "refused in pieces only"),
         }
     }
     assert_eq!(whole, Ok(None), "undecided in pieces only");

@@ -19,5 +19,6 @@ pub fn check(data: &[u8]) {
     let mut again = ResponseHead::new();
     let pieces =
         (0..=data.len()).map(|end| again.parse(&data[..end], &LIMITS, method)).find(|parsed| *parsed != Ok(None));
-    assert_eq!(pieces.unwrap_or(Ok(None)).map_err(h1::Error::kind), whole.map_err(h1::Error::kind));
+    // For which of several reasons it is refused depends on how far it was read.
+    assert_eq!(pieces.unwrap_or(Ok(None)).ok(), whole.ok());
 }

@@ -32,22 +32,22 @@ use caller::Caller;
 pub(crate) fn spawn(admitted: Admitted, tcp: tokio::net::TcpStream, addr: SocketAddr) {
     let (worker, port) = (admitted.worker.clone(), admitted.port);
     let opened = worker.telemetry.connection(port);
-    let caller = Caller::new(Rc::clone(&worker), port, Io::Tcp(tcp), PeerAddr::new(addr));
-    supervise::spawn(&worker, port, async move {
+    let caller = Box::new(Caller::new(Rc::clone(&worker), port, Io::Tcp(tcp), PeerAddr::new(addr)));
+    supervise::spawn(&worker, port, || async move {
         let _until_the_end = (admitted, opened);
         serve(caller).await;
     });
 }
 
 /// One connection, whatever it speaks.
-async fn serve(mut caller: Caller) {
+async fn serve(mut caller: Box<Caller>) {
     let port = caller.worker.port(caller.port);
-    if let Err(failure) = preamble::read_proxy_header(&mut caller, &port).await {
+    if let Err(failure) = Box::pin(preamble::read_proxy_header(&mut caller, &port)).await {
         caller.worker.telemetry.connection_failed(caller.port, &failure);
         return;
     }
     if matches!(port.protocol, Protocol::Tls | Protocol::Tcp) {
-        return opaque::serve(caller, &port).await;
+        return Box::pin(opaque::serve(caller, &port)).await;
     }
     match preamble::detect(&mut caller, &port).await {
         Ok(Some(Detected::Http1)) => http1::serve(caller).await,
@@ -71,4 +71,20 @@ fn disconnected(e: &std::io::Error) -> Failure {
 fn is_event_stream(content_type: &[u8]) -> bool {
     const EVENTS: &[u8] = b"text/event-stream";
     content_type.get(..EVENTS.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<F>(_: impl FnOnce(Box<Caller>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// A connection's task is what an idle connection costs: whatever is large or rare is to be boxed.
+    #[test]
+    fn the_future_of_a_connection_stays_small() {
+        let sizes = (size(serve), size_of::<Caller>());
+        assert!(sizes.0 <= 512 && sizes.1 <= 384, "{sizes:?}");
+    }
 }

@@ -8,7 +8,7 @@ use crate::inbound::caller::Caller;
 use crate::inbound::{stages, tunnel};
 
 /// Carries bytes both ways until both sides have ended; half-close passes through, and there is no idle timeout.
-pub(super) async fn serve(mut caller: Caller, port: &Port) {
+pub(super) async fn serve(mut caller: Box<Caller>, port: &Port) {
     let worker = caller.worker.clone();
     let client = stages::client_of(&caller.who);
     let mut record = Record::begin(&worker.telemetry, caller.port, caller.who.peer, client);

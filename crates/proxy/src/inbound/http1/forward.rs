@@ -71,7 +71,8 @@ pub(super) async fn forward(caller: &mut Caller, port: &Port, request: Request, 
     let recode = if body == Body::Chunked { Recode::Chunked } else { Recode::Plain };
     let mut pump = Some(Pump::new(head, body, &limits, recode));
     let mut reuse = if idempotent { Reuse::Any } else { Reuse::Fresh };
-    let mut response = ResponseHead::new();
+    let mut response = worker.response_heads.take();
+    response.reset();
     loop {
         let taken = match worker.apps.take(&permit, &worker, port, reuse).await {
             Ok(taken) => taken,
@@ -82,7 +83,7 @@ pub(super) async fn forward(caller: &mut Caller, port: &Port, request: Request, 
         let mut exchange = Exchange::new(caller, port, record, taken.io, sending, method);
         let answer = Answer { version, keep_alive, wants_upgrade };
         match answer.fetch(&mut exchange, &mut response).await {
-            Ok(length) => return answer.give(exchange, &mut response, length).await,
+            Ok(length) => return answer.give(exchange, response, length).await,
             Err(NoAnswer::Closed(_)) if taken.reused && idempotent && exchange.request.rewind() => {
                 pump = Some(exchange.request);
                 reuse = Reuse::No;
@@ -156,25 +157,28 @@ impl Answer {
     }
 
     /// Sends the final answer, and settles what becomes of both connections.
-    async fn give(self, mut exchange: Exchange<'_>, response: &mut ResponseHead, length: usize) -> Next {
+    async fn give(self, mut exchange: Exchange<'_>, response: ResponseHead, length: usize) -> Next {
         let status = response.status();
         exchange.request.never_rewind();
         exchange.record.responded(status);
         if status == 101 {
-            return self.tunnel(exchange, response, length).await;
+            return self.tunnel(exchange, &response, length).await;
         }
         let worker = exchange.caller.worker.clone();
         let keep_alive = self.keep_alive && exchange.request.is_read() && !worker.is_leaving();
         let back = Return::of(response.body(), self.version, keep_alive);
         let mut out = worker.take_memory();
-        heads::write_response(&mut out, response, exchange.outbox.filled(), back);
-        if heads::is_event_stream(response, exchange.outbox.filled()) {
+        heads::write_response(&mut out, &response, exchange.outbox.filled(), back);
+        if heads::is_event_stream(&response, exchange.outbox.filled()) {
             exchange.record.stream("sse");
         }
         exchange.outbox.consume(length);
+        let (framing, kept_for) = (response.body(), response.keep_alive_timeout());
+        let app_stays = response.keep_alive() && framing != Body::UntilClose;
+        worker.response_heads.give(response);
         let limits =
             h1::Limits { head_bytes: exchange.port.limits.head_bytes, fields: exchange.port.limits.head_fields };
-        let mut pump = Pump::new(out, response.body(), &limits, back.recode);
+        let mut pump = Pump::new(out, framing, &limits, back.recode);
         if let Err(failure) = exchange.answer_body(&mut pump).await {
             exchange.record.fail(&failure);
             if back.until_close {
@@ -186,10 +190,9 @@ impl Answer {
         exchange.record.finished();
         worker.give_memory(pump.into_memory());
         let request_over = exchange.request.is_read() && !exchange.request.is_blocked() && !exchange.request_broken;
-        let app_stays = request_over && response.keep_alive() && response.body() != Body::UntilClose;
         // Bytes behind the answer belong to no request of ours: that connection is not to be trusted.
-        if app_stays && exchange.outbox.is_empty() {
-            worker.apps.put(&exchange.port.app, exchange.app, response.keep_alive_timeout());
+        if app_stays && request_over && exchange.outbox.is_empty() {
+            worker.apps.put(&exchange.port.app, exchange.app, kept_for);
         }
         worker.give_memory(exchange.request.into_memory());
         match (back.close, request_over) {
@@ -200,7 +203,7 @@ impl Answer {
     }
 
     /// The protocols are switched: from here on bytes pass both ways, unseen.
-    async fn tunnel(self, mut exchange: Exchange<'_>, response: &mut ResponseHead, length: usize) -> Next {
+    async fn tunnel(self, mut exchange: Exchange<'_>, response: &ResponseHead, length: usize) -> Next {
         let mut head = exchange.caller.worker.take_memory();
         heads::write_informational(&mut head, response, exchange.outbox.filled());
         let websocket =

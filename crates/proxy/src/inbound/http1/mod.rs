@@ -29,49 +29,58 @@ enum Next {
     Linger,
 }
 
-/// Serves requests until the connection ends.
-pub(super) async fn serve(mut caller: Caller) {
-    let mut head = RequestHead::new();
+/// Serves requests until the connection ends. While it waits for the next, all it holds is the caller: what a request needs
+/// is taken for its length.
+pub(super) async fn serve(mut caller: Box<Caller>) {
     loop {
         let port = caller.worker.port(caller.port);
-        let next = match read_head(&mut caller, &port, &mut head).await {
-            Ok(Some((length, record))) => request(&mut caller, &port, &head, length, record).await,
-            Ok(None) => return,
-            Err((failure, record)) => refuse_head(&mut caller, failure, record).await,
-        };
-        head.reset();
-        match next {
+        if caller.inbox.is_empty() && !wait_for_request(&mut caller, &port).await {
+            return;
+        }
+        match Box::pin(one(&mut caller, &port)).await {
             Next::KeepAlive => {}
             Next::Close => return,
-            Next::Linger => return linger(&mut caller).await,
+            Next::Linger => return Box::pin(linger(&mut caller)).await,
         }
     }
 }
 
-/// Reads until a request head is complete: its length, and the record that began with its first byte. `None` where the
-/// connection ended, or was idle too long, between requests.
+/// Waits for a request's first byte; `false` where the connection ended, or was idle too long.
+async fn wait_for_request(caller: &mut Caller, port: &Port) -> bool {
+    match caller.read(port.timeouts.idle, true).await {
+        Ok(()) => true,
+        Err(why) => {
+            if matches!(why, NoBytes::Expired) {
+                caller.worker.telemetry.limit_hit(Limit::Idle);
+            }
+            false
+        }
+    }
+}
+
+/// One request, whose first bytes are there, to its end.
+async fn one(caller: &mut Caller, port: &Port) -> Next {
+    let worker = caller.worker.clone();
+    let mut head = worker.request_heads.take();
+    head.reset();
+    match read_head(caller, port, &mut head).await {
+        Ok((length, record)) => request(caller, port, head, length, record).await,
+        Err((failure, mut record)) => refuse(caller, &failure, &mut record, false, true).await,
+    }
+}
+
+/// Reads until a request head is complete: its length, and the record that began with its first byte.
 async fn read_head(
     caller: &mut Caller,
     port: &Port,
     head: &mut RequestHead,
-) -> Result<Option<(usize, Record)>, (Failure, Record)> {
+) -> Result<(usize, Record), (Failure, Record)> {
     let limits = h1::Limits { head_bytes: port.limits.head_bytes, fields: port.limits.head_fields };
-    if caller.inbox.is_empty() {
-        match caller.read(port.timeouts.idle, true).await {
-            Ok(()) => {}
-            Err(why) => {
-                if matches!(why, NoBytes::Expired) {
-                    caller.worker.telemetry.limit_hit(Limit::Idle);
-                }
-                return Ok(None);
-            }
-        }
-    }
     let record = Record::begin(&caller.worker.telemetry, caller.port, caller.who.peer, stages::client_of(&caller.who));
     let expires = Instant::now() + port.timeouts.head;
     loop {
         match head.parse(caller.inbox.filled(), &limits) {
-            Ok(Some(length)) => return Ok(Some((length, record))),
+            Ok(Some(length)) => return Ok((length, record)),
             Ok(None) => {}
             Err(e) => {
                 count_limit(caller, e.kind());
@@ -103,35 +112,30 @@ fn count_limit(caller: &Caller, kind: ErrorKind) {
 
 /// Takes a parsed request through the stages, and forwards it. Synchronous up to the first byte sent, so that the head is
 /// read where it was received.
-async fn request(caller: &mut Caller, port: &Port, head: &RequestHead, length: usize, mut record: Record) -> Next {
+async fn request(caller: &mut Caller, port: &Port, head: RequestHead, length: usize, mut record: Record) -> Next {
     let worker = caller.worker.clone();
     let admitted = {
         let bytes = caller.inbox.filled();
-        let facts = heads::facts(head, bytes);
+        let facts = heads::facts(&head, bytes);
         let edits = &mut *worker.edits.borrow_mut();
         let refused = matches!(head.method(), Method::Connect | Method::Trace);
         let admitted = stages::admit(&worker, port, &caller.who, &facts, &mut record, edits);
         match admitted {
             Ok(_) if refused => Err(Failure::new(Cause::MethodNotAllowed, "")),
-            Ok(permit) => Ok(forward::Request::new(permit, head, bytes, edits, port, &worker)),
+            Ok(permit) => Ok(forward::Request::new(permit, &head, bytes, edits, port, &worker)),
             Err(failure) => Err(failure),
         }
     };
+    let is_head = head.method() == Method::Head;
+    worker.request_heads.give(head);
+    caller.inbox.consume(length);
     match admitted {
         Ok(request) => {
-            caller.inbox.consume(length);
             worker.buffers.release(&mut caller.inbox);
             forward::forward(caller, port, request, &mut record).await
         }
-        Err(failure) => {
-            caller.inbox.consume(length);
-            refuse(caller, &failure, &mut record, head.method() == Method::Head, true).await
-        }
+        Err(failure) => refuse(caller, &failure, &mut record, is_head, true).await,
     }
-}
-
-async fn refuse_head(caller: &mut Caller, failure: Failure, mut record: Record) -> Next {
-    refuse(caller, &failure, &mut record, false, true).await
 }
 
 /// Answers in our own name. Without an answer to give, the connection just ends.

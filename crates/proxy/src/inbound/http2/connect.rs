@@ -88,7 +88,7 @@ where
     call.record.responded(200);
     call.record.stream(protocol);
     let (worker, port) = (call.worker().clone(), call.stream.connection.port);
-    supervise::spawn(&worker.clone(), port, async move {
+    supervise::spawn(&worker.clone(), port, move || async move {
         let (Some((mut app, early)), Ok(caller)) = (app.await, upgrade.await) else {
             return call
                 .record

@@ -201,7 +201,8 @@ impl FromHttp1 {
     pub(super) async fn answer_head(&mut self, method: h1::Method) -> Result<(ResponseHead, usize), NoAnswer> {
         let limits =
             h1::Limits { head_bytes: self.call.port.limits.head_bytes, fields: self.call.port.limits.head_fields };
-        let mut head = ResponseHead::new();
+        let mut head = self.call.worker().response_heads.take();
+        head.reset();
         loop {
             let length = poll_fn(|cx| self.poll_answer_head(cx, &mut head, &limits, method)).await?;
             if !(100..200).contains(&head.status()) || head.status() == 101 {
@@ -312,6 +313,7 @@ impl FromHttp1 {
         self.reusable = head.keep_alive() && head.body() != h1::Body::UntilClose;
         self.keep_alive = head.keep_alive_timeout();
         self.call.record.responded(head.status());
+        self.call.worker().response_heads.give(head);
         if super::is_event_stream(response.headers()) {
             self.call.record.stream("sse");
         }
