@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use geo::Geo;
-use proxy::{Phase, Workers};
+use proxy::{Capacity, Phase, Workers};
 use telemetry::Telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -45,7 +45,7 @@ async fn sidecar(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    raise_descriptor_limit(&config);
+    let capacity = Capacity { workers: config.workers, connections: room_for_connections(&config) };
     let geo = Arc::new(Geo::open(config.geo.clone()).map_err(io::Error::other)?);
     let names: Vec<_> = config.snapshot.ports.iter().map(|port| port.name.to_string()).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
@@ -57,7 +57,7 @@ async fn sidecar(
     let drain = config.drain;
     introduce(&config, &geo);
     let snapshot = proxy::config::Snapshot { ports: config.snapshot.ports.clone() };
-    let mut workers = Some(Workers::start(config.workers, snapshot, listeners, telemetry.clone(), geo.clone())?);
+    let mut workers = Some(Workers::start(capacity, snapshot, listeners, telemetry.clone(), geo.clone())?);
     let shared = workers.as_ref().map(|workers| workers.shared.clone()).ok_or(io::ErrorKind::Other)?;
     let state = State::new(shared.clone(), config.shown.clone(), config.admin.clone(), log_level);
     admin.serve(&state);
@@ -119,21 +119,28 @@ async fn ended(workers: Option<&Workers>, expected: bool) {
     }
 }
 
-/// Descriptors for twice the connections that may be open, each with its own to the app, as far as the host lets us.
-fn raise_descriptor_limit(config: &Config) {
+/// Descriptors kept for all that is no connection: log, listeners, admin connections, databases while they load.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+/// Raises the file-descriptor limit as far as the host lets us; how many connections that leaves room for, each with its own
+/// to the app.
+fn room_for_connections(config: &Config) -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(e) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!("cannot raise the file-descriptor limit: {e}");
     }
-    let wanted: u64 = config.snapshot.ports.iter().map(|port| 2 * port.limits.connections as u64).sum();
     let has = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    if has < wanted {
+    let room = usize::try_from(has.saturating_sub(OTHER_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1);
+    let wanted: usize = config.snapshot.ports.iter().map(|port| port.limits.connections).sum();
+    if room < wanted {
         tracing::warn!(
-            "{has} file descriptors may be open, and limits.connections ask for {wanted}: raise the limit, or lower them"
+            "{has} file descriptors may be open, which is room for {room} connections where limits.connections allow \
+             {wanted}: more than {room} will wait to be accepted; raise the limit, or lower limits.connections"
         );
     }
+    room
 }
 
 fn introduce(config: &Config, geo: &Geo) {

@@ -14,4 +14,4 @@ mod worker;
 
 pub use lifecycle::{Lifecycle, Phase};
 pub use listener::bind;
-pub use worker::{Shared, Workers};
+pub use worker::{Capacity, Shared, Workers};

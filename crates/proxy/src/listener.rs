@@ -27,6 +27,9 @@ pub fn bind(snapshot: &Snapshot) -> io::Result<Vec<TcpListener>> {
     snapshot.ports.iter().map(|port| one(port)).collect()
 }
 
+/// How often a full sidecar looks for room.
+const ROOM: Duration = Duration::from_millis(10);
+
 /// Accepts on one listener until the sidecar closes, handing each connection to the worker with the fewest.
 pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, port: usize) {
     let mut acceptor = match Acceptor::new(listener) {
@@ -40,7 +43,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, port: usiz
     let mut phase = worker.shared.lifecycle.subscribe();
     loop {
         let accepted = tokio::select! {
-            accepted = acceptor.accept() => accepted,
+            accepted = next(&worker, &mut acceptor) => accepted,
             _ = phase.wait_for(|p| *p >= Phase::Closing) => break,
         };
         match accepted {
@@ -59,6 +62,20 @@ pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, port: usiz
     }
     drop(acceptor);
     worker.shared.listener_closed();
+}
+
+/// The next connection, once there is room for one.
+async fn next(worker: &Worker, acceptor: &mut Acceptor) -> Accepted {
+    if worker.shared.is_full() {
+        worker.telemetry.accept_backoff();
+        tracing::warn!(
+            "as many connections are open as there are file descriptors for; new ones wait: raise the file-descriptor limit"
+        );
+        while worker.shared.is_full() {
+            tokio::time::sleep(ROOM).await;
+        }
+    }
+    acceptor.accept().await
 }
 
 fn place(worker: &Rc<Worker>, port: usize, stream: TcpStream, addr: SocketAddr) {

@@ -23,6 +23,16 @@ use crate::lifecycle::{Lifecycle, Phase};
 use crate::listener;
 use crate::supervise::Tasks;
 
+/// How much one sidecar takes on. Not reloaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Threads; at least one is started.
+    pub workers: usize,
+    /// Connections of callers open at once, over all ports. Each needs two file descriptors, one of them for the app: beyond
+    /// this, new ones wait in the kernel's queue.
+    pub connections: usize,
+}
+
 /// What all workers and the control thread share.
 pub struct Shared {
     /// The configuration, swapped on reload.
@@ -33,6 +43,7 @@ pub struct Shared {
     pub geo: Arc<Geo>,
     /// Serving, or on the way out.
     pub lifecycle: Lifecycle,
+    max_open: usize,
     open: Vec<AtomicUsize>,
     accepting: AtomicUsize,
     loads: Vec<Load>,
@@ -56,6 +67,11 @@ impl Shared {
             self.release_connection(port);
         }
         admitted
+    }
+
+    /// Whether as many connections are open as there are file descriptors for.
+    pub(crate) fn is_full(&self) -> bool {
+        self.open.iter().map(|open| open.load(Relaxed)).sum::<usize>() >= self.max_open
     }
 
     /// A listener was closed, and what waited in its queue placed.
@@ -96,20 +112,22 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts `count` workers, at least one, on listeners from [`crate::bind`] (one per port of the snapshot, in order).
+    /// Starts workers on listeners from [`crate::bind`] (one per port of the snapshot, in order).
     ///
     /// # Errors
     /// What starting a thread gives. A worker that cannot build its runtime ends: see [`Workers::lost_one`].
     pub fn start(
-        count: usize,
+        capacity: Capacity,
         snapshot: Snapshot,
         listeners: Vec<TcpListener>,
         telemetry: Arc<Telemetry>,
         geo: Arc<Geo>,
     ) -> io::Result<Self> {
-        let (senders, inboxes): (Vec<_>, Vec<_>) = (0..count.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
+        let (senders, inboxes): (Vec<_>, Vec<_>) =
+            (0..capacity.workers.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
         let shared = Arc::new(Shared {
             accepting: AtomicUsize::new(listeners.len()),
+            max_open: capacity.connections,
             open: snapshot.ports.iter().map(|_| AtomicUsize::new(0)).collect(),
             snapshot: ArcSwap::from_pointee(snapshot),
             telemetry,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use geo::{Geo, GeoSettings};
 use proxy::config::{GeoHeaders, Limits, Port, Protocol, ProxyProtocol, Snapshot, Timeouts};
-use proxy::{Phase, Workers};
+use proxy::{Capacity, Phase, Workers};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -31,6 +31,11 @@ impl Sidecar {
 
     /// Starts one whose port the test changes.
     pub(crate) fn with(app: SocketAddr, change: impl FnOnce(&mut Port)) -> Self {
+        Self::of(Capacity { workers: 1, connections: usize::MAX }, app, change)
+    }
+
+    /// Starts one of this capacity.
+    pub(crate) fn of(capacity: Capacity, app: SocketAddr, change: impl FnOnce(&mut Port)) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("outrigger-test-{}-{}.log", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let log = std::env::temp_dir().join(name);
@@ -54,7 +59,7 @@ impl Sidecar {
         let snapshot = Snapshot { ports: vec![Arc::new(port)] };
         let listeners = proxy::bind(&snapshot).unwrap();
         let addr = listeners[0].local_addr().unwrap();
-        let workers = Workers::start(1, snapshot, listeners, telemetry, geo).unwrap();
+        let workers = Workers::start(capacity, snapshot, listeners, telemetry, geo).unwrap();
         Self { addr, workers: Some(workers), log }
     }
 

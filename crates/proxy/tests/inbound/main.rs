@@ -4,6 +4,7 @@
 
 mod addresses;
 mod ambiguity;
+mod capacity;
 mod failures;
 mod h2_peers;
 mod harness;
