@@ -25,6 +25,7 @@ pub(crate) struct Caller {
     /// The one timer of this connection.
     pub(crate) deadline: Deadline,
     pub(crate) who: Who,
+    accepted: Instant,
 }
 
 /// Who is at the other end, as far as the connection tells.
@@ -35,6 +36,20 @@ pub(crate) struct Who {
     /// The identity proven by mutual TLS.
     pub(crate) identity: Option<SpiffeId>,
 }
+
+/// What a wait for bytes is a wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    /// The first bytes of a connection: a request may be on its way to us already.
+    First,
+    /// Another request, or none.
+    Next,
+    /// The rest of what was begun.
+    Rest,
+}
+
+/// How long a closing sidecar waits for the first bytes of a connection it has taken.
+const FIRST_BYTES: Duration = Duration::from_secs(1);
 
 /// Why a wait for bytes ended without any.
 pub(crate) enum NoBytes {
@@ -51,24 +66,30 @@ pub(crate) enum NoBytes {
 impl Caller {
     pub(crate) fn new(worker: Rc<Worker>, port: usize, io: Io, peer: PeerAddr) -> Self {
         let who = Who { peer, proxied: None, identity: None };
-        Self { worker, port, io, inbox: Buffer::default(), deadline: Deadline::new(), who }
+        Self { worker, port, io, inbox: Buffer::default(), deadline: Deadline::new(), who, accepted: Instant::now() }
     }
 
-    /// Waits for bytes behind those in the inbox. An idle wait is given up as soon as the sidecar is closing.
-    pub(crate) async fn read(&mut self, within: Duration, idle: bool) -> Result<(), NoBytes> {
+    /// Waits for bytes behind those in the inbox. Once the sidecar is closing it no longer waits for another request.
+    pub(crate) async fn read(&mut self, within: Duration, awaited: Awaited) -> Result<(), NoBytes> {
         self.deadline.set(Some(Instant::now() + within));
-        poll_fn(|cx| self.poll_read(cx, idle)).await
+        poll_fn(|cx| self.poll_read(cx, awaited)).await
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, idle: bool) -> Poll<Result<(), NoBytes>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, awaited: Awaited) -> Poll<Result<(), NoBytes>> {
         match self.poll_fill(cx) {
             Poll::Ready(Ok(0)) => return Poll::Ready(Err(NoBytes::Ended)),
             Poll::Ready(Ok(_)) => return Poll::Ready(Ok(())),
             Poll::Ready(Err(e)) => return Poll::Ready(Err(NoBytes::Failed(e))),
             Poll::Pending => {}
         }
-        if idle && self.worker.phase() >= Phase::Closing {
-            return Poll::Ready(Err(NoBytes::Closing));
+        if self.worker.phase() >= Phase::Closing {
+            match awaited {
+                Awaited::Rest => {}
+                Awaited::First if self.accepted.elapsed() < FIRST_BYTES => {
+                    self.deadline.set(Some(self.accepted + FIRST_BYTES));
+                }
+                Awaited::First | Awaited::Next => return Poll::Ready(Err(NoBytes::Closing)),
+            }
         }
         self.deadline.poll_expired(cx).map(|()| Err(NoBytes::Expired))
     }

@@ -5,7 +5,7 @@ use net::Detected;
 use net::proxy_protocol::{self, Header};
 
 use crate::config::{Port, ProxyProtocol};
-use crate::inbound::caller::{Caller, NoBytes};
+use crate::inbound::caller::{Awaited, Caller, NoBytes};
 use crate::inbound::disconnected;
 
 /// Takes the connection's PROXY header, where the port's configuration and the peer allow one. Only the first counts: a
@@ -46,7 +46,8 @@ pub(crate) async fn read_proxy_header(caller: &mut Caller, port: &Port) -> Resul
             Some(false) => return Ok(()),
             None => {}
         }
-        match caller.read(port.timeouts.head, caller.inbox.is_empty()).await {
+        let awaited = if caller.inbox.is_empty() { Awaited::First } else { Awaited::Rest };
+        match caller.read(port.timeouts.head, awaited).await {
             Ok(()) => {}
             // A load balancer's bare health check connects and closes: nothing to complain about.
             Err(NoBytes::Ended | NoBytes::Closing) if caller.inbox.is_empty() => return Ok(()),
@@ -67,8 +68,11 @@ pub(crate) async fn detect(caller: &mut Caller, port: &Port) -> Result<Option<De
             return Ok(Some(detected));
         }
         let nothing_yet = bytes.is_empty();
-        let within = if nothing_yet { port.timeouts.idle } else { port.timeouts.head };
-        match caller.read(within, nothing_yet).await {
+        let (within, awaited) = match nothing_yet {
+            true => (port.timeouts.idle, Awaited::First),
+            false => (port.timeouts.head, Awaited::Rest),
+        };
+        match caller.read(within, awaited).await {
             Ok(()) => {}
             Err(_) if nothing_yet => return Ok(None),
             Err(NoBytes::Expired) => {

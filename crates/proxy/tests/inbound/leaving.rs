@@ -68,6 +68,24 @@ async fn once_closing_idle_connections_go_and_open_requests_finish() {
 }
 
 #[tokio::test]
+async fn a_connection_that_was_taken_has_its_first_request_answered() {
+    let (app, _) = mirror().await;
+    let mut sidecar = Sidecar::start(app);
+    let mut caller = sidecar.connect().await;
+    while !sidecar.metrics().contains("outrigger_connections_open{port=\"test\"} 1") {
+        tokio::task::yield_now().await;
+    }
+    sidecar.shared().lifecycle.advance(Phase::Closing);
+    caller.send(GET).await;
+    let (head, _) = caller.answer().await;
+    assert!(head.starts_with("HTTP/1.1 200 ") && field(&head, "connection") == Some("close"), "{head}");
+    drop(caller);
+    let workers = sidecar.workers.take().unwrap();
+    let ended = tokio::task::spawn_blocking(move || workers.join());
+    assert!(tokio::time::timeout(PATIENCE, ended).await.expect("the worker stays").unwrap());
+}
+
+#[tokio::test]
 async fn at_the_deadline_what_is_open_is_cut() {
     let (app, _) = app(|mut caller, _| async move {
         caller.rest().await;

@@ -14,7 +14,7 @@ use telemetry::{Limit, Record};
 use tokio::time::Instant;
 
 use crate::config::Port;
-use crate::inbound::caller::{Caller, NoBytes};
+use crate::inbound::caller::{Awaited, Caller, NoBytes};
 use crate::inbound::{disconnected, refusal, stages};
 
 /// What becomes of the caller's connection after a request.
@@ -47,7 +47,7 @@ pub(super) async fn serve(mut caller: Box<Caller>) {
 
 /// Waits for a request's first byte; `false` where the connection ended, or was idle too long.
 async fn wait_for_request(caller: &mut Caller, port: &Port) -> bool {
-    match caller.read(port.timeouts.idle, true).await {
+    match caller.read(port.timeouts.idle, Awaited::Next).await {
         Ok(()) => true,
         Err(why) => {
             if matches!(why, NoBytes::Expired) {
@@ -87,7 +87,7 @@ async fn read_head(
                 return Err((malformed(e), record));
             }
         }
-        let failure = match caller.read(expires.saturating_duration_since(Instant::now()), false).await {
+        let failure = match caller.read(expires.saturating_duration_since(Instant::now()), Awaited::Rest).await {
             Ok(()) => continue,
             Err(NoBytes::Expired) => {
                 caller.worker.telemetry.limit_hit(Limit::HeadTimeout);

@@ -99,7 +99,7 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Serves streams until the connection ends: at the caller's wish, after an idle time, or because the sidecar leaves.
 pub(super) async fn serve(caller: Box<Caller>, port: Arc<Port>) {
-    let Caller { worker, port: index, io, inbox, mut deadline, who } = *caller;
+    let Caller { worker, port: index, io, inbox, mut deadline, who, .. } = *caller;
     let connection = Rc::new(Connection {
         worker: worker.clone(),
         port: index,
