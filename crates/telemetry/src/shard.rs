@@ -44,9 +44,9 @@ pub enum Limit {
     Idle,
     /// `limits.streams`: a connection has as many streams open as it may.
     Streams,
-    /// `timeouts.body`.
+    /// `limits.body_timeout`.
     Body,
-    /// `timeouts.write`.
+    /// `limits.write_timeout`.
     Write,
 }
 
