@@ -7,7 +7,7 @@ use telemetry::Record;
 use super::exchange::{Exchange, NoAnswer};
 use super::heads::{self, Return};
 use super::pump::{Pump, Recode};
-use super::{Next, http2, refuse};
+use super::{Next, connect, http2, refuse};
 use crate::app::Reuse;
 use crate::config::{Port, Protocol};
 use crate::inbound::caller::Caller;
@@ -59,7 +59,7 @@ impl Request {
 pub(super) async fn forward(caller: &mut Caller, port: &Port, request: Request, record: &mut Record) -> Next {
     match port.protocol {
         Protocol::H2c if request.wants_upgrade => {
-            return Box::pin(http2::upgrade(caller, port, request, record)).await;
+            return Box::pin(connect::upgrade(caller, port, request, record)).await;
         }
         Protocol::H2c => return Box::pin(http2::forward(caller, port, request, record)).await,
         _ => {}

@@ -93,20 +93,25 @@ impl Return {
             keep_http10: !close && caller == Version::Http10,
         }
     }
+
+    /// What the caller is told of framing and of its connection.
+    pub(super) fn write_fields(self, out: &mut Vec<u8>) {
+        if self.recode == Recode::Chunked {
+            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        }
+        if self.close {
+            out.extend_from_slice(b"connection: close\r\n");
+        } else if self.keep_http10 {
+            out.extend_from_slice(b"connection: keep-alive\r\n");
+        }
+    }
 }
 
 /// The final answer's head as the caller gets it.
 pub(super) fn write_response(out: &mut Vec<u8>, response: &ResponseHead, bytes: &[u8], back: Return) {
     h1::encode::status_line(out, response.status(), Some(response.reason(bytes)));
     copy_fields(out, response.fields(bytes), |field| field.role != Role::HopByHop);
-    if back.recode == Recode::Chunked {
-        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
-    }
-    if back.close {
-        out.extend_from_slice(b"connection: close\r\n");
-    } else if back.keep_http10 {
-        out.extend_from_slice(b"connection: keep-alive\r\n");
-    }
+    back.write_fields(out);
     out.extend_from_slice(b"\r\n");
 }
 

@@ -12,9 +12,7 @@ use h1::{Body, BodyDecoder, Limits, Method, Piece, RequestHead, Version};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use model::{Cause, Failure};
-use net::Buffer;
 use telemetry::{Limit, Record};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -28,7 +26,7 @@ use crate::app::upload::{Aborted, Upload};
 use crate::config::Port;
 use crate::inbound::caller::Caller;
 use crate::inbound::interval::Interval;
-use crate::inbound::{disconnected, is_event_stream, tunnel, websocket};
+use crate::inbound::{disconnected, is_event_stream};
 
 /// How long a caller that ended its side may still be waiting for its answer.
 const GRACE: Duration = Duration::from_secs(1);
@@ -96,70 +94,7 @@ pub(super) async fn forward(caller: &mut Caller, port: &Port, request: Request, 
     }
 }
 
-/// Asks the app to switch protocols by extended CONNECT (RFC 8441), which is the `101` of HTTP/2.
-pub(super) async fn upgrade(caller: &mut Caller, port: &Port, request: Request, record: &mut Record) -> Next {
-    let mut outgoing = match outgoing(&request.head, Upload::none()) {
-        Ok(outgoing) => outgoing,
-        Err(failure) => return refuse(caller, &failure, record, false, true).await,
-    };
-    let protocol = outgoing.headers_mut().remove(header::UPGRADE);
-    let protocol = protocol.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    *outgoing.method_mut() = http::Method::CONNECT;
-    outgoing.extensions_mut().insert(hyper::ext::Protocol::from(protocol.as_str()));
-    let key = outgoing.headers_mut().remove(header::SEC_WEBSOCKET_KEY);
-    let worker = caller.worker.clone();
-    let progress = outgoing.body().progress();
-    let sending = worker.apps.http2.send(&request.permit, &worker, port, outgoing);
-    let sent = match progress.bound(&worker, &port.timeouts, sending).await {
-        Ok(sent) => sent,
-        Err(failure) => return refuse(caller, &failure, record, false, !request.keep_alive).await,
-    };
-    let exchange = RefCell::new((caller, record));
-    note(&exchange, &sent);
-    if !sent.response.status().is_success() {
-        let back = returning(&sent.response, request.version, false, request.keep_alive && !worker.is_leaving());
-        let given = give(&exchange, sent.response, back, false, port.timeouts.write).await;
-        let (_, record) = exchange.into_inner();
-        return match given {
-            Ok(()) if back.close => Next::Close,
-            Ok(()) => {
-                record.finished();
-                Next::KeepAlive
-            }
-            Err(failure) => {
-                record.fail(&failure);
-                Next::Close
-            }
-        };
-    }
-    let mut out = Vec::with_capacity(256);
-    write_switching(&mut out, &sent.response, &protocol, key.as_ref());
-    let written = write(&exchange, &mut out, port.timeouts.write).await;
-    let (caller, record) = exchange.into_inner();
-    record.responded(101);
-    record.stream(if protocol.eq_ignore_ascii_case("websocket") { "websocket" } else { "upgrade" });
-    match (written, hyper::upgrade::on(sent.response).await) {
-        (Ok(()), Ok(app)) => tunnel::carry(caller, &mut TokioIo::new(app), &mut Buffer::default(), record).await,
-        (Err(failure), _) => record.fail(&failure),
-        (_, Err(e)) => record.fail(&Failure::new(Cause::AppBroken, e.to_string())),
-    }
-    Next::Close
-}
-
-fn write_switching(out: &mut Vec<u8>, response: &Response<Incoming>, protocol: &str, key: Option<&HeaderValue>) {
-    h1::encode::status_line(out, 101, None);
-    for (name, value) in response.headers() {
-        h1::encode::field(out, name.as_str().as_bytes(), value.as_bytes());
-    }
-    out.extend_from_slice(b"connection: upgrade\r\n");
-    h1::encode::field(out, b"upgrade", protocol.as_bytes());
-    if let Some(key) = key.filter(|_| protocol.eq_ignore_ascii_case("websocket")) {
-        h1::encode::field(out, b"sec-websocket-accept", websocket::accept(key.as_bytes()).as_bytes());
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
-fn note(exchange: &RefCell<(&mut Caller, &mut Record)>, sent: &Sent) {
+pub(super) fn note(exchange: &RefCell<(&mut Caller, &mut Record)>, sent: &Sent) {
     let record = &mut exchange.borrow_mut().1;
     record.app(sent.reused && !sent.retried);
     if sent.retried {
@@ -178,7 +113,7 @@ async fn tell_intervals<T>(exchange: &RefCell<(&mut Caller, &mut Record)>) -> T 
 }
 
 /// The head written for HTTP/1.1, read back as HTTP/2's: one place decides what the app is told.
-fn outgoing(head: &[u8], upload: Upload) -> Result<http::Request<Upload>, Failure> {
+pub(super) fn outgoing(head: &[u8], upload: Upload) -> Result<http::Request<Upload>, Failure> {
     let internal = || Failure::new(Cause::Internal, "a head of our own making does not parse");
     let mut parsed = RequestHead::new();
     let generous = Limits { head_bytes: usize::MAX, fields: usize::MAX };
@@ -294,7 +229,7 @@ async fn watch(exchange: &RefCell<(&mut Caller, &mut Record)>) -> Failure {
 }
 
 /// How an HTTP/2 answer is framed for an HTTP/1 caller.
-fn returning(response: &Response<Incoming>, version: Version, is_head: bool, keep_alive: bool) -> Return {
+pub(super) fn returning(response: &Response<Incoming>, version: Version, is_head: bool, keep_alive: bool) -> Return {
     let status = response.status();
     let bodiless = is_head || status == 204 || status == 304;
     let body = match response.body().size_hint().exact() {
@@ -306,7 +241,7 @@ fn returning(response: &Response<Incoming>, version: Version, is_head: bool, kee
 }
 
 /// Sends the answer, frame by frame.
-async fn give(
+pub(super) async fn give(
     exchange: &RefCell<(&mut Caller, &mut Record)>,
     response: Response<Incoming>,
     back: Return,
@@ -372,18 +307,11 @@ fn write_head(out: &mut Vec<u8>, response: &Response<Incoming>, back: Return, is
         let mut text = itoa::Buffer::new();
         h1::encode::field(out, b"content-length", text.format(length).as_bytes());
     }
-    if back.recode == Recode::Chunked {
-        out.extend_from_slice(b"transfer-encoding: chunked\r\n");
-    }
-    if back.close {
-        out.extend_from_slice(b"connection: close\r\n");
-    } else if back.keep_http10 {
-        out.extend_from_slice(b"connection: keep-alive\r\n");
-    }
+    back.write_fields(out);
     out.extend_from_slice(b"\r\n");
 }
 
-async fn write(
+pub(super) async fn write(
     exchange: &RefCell<(&mut Caller, &mut Record)>,
     out: &mut Vec<u8>,
     patience: Duration,

@@ -1,5 +1,6 @@
 //! HTTP/1 from the caller: one request after the other, each forwarded to its end before the next is looked at.
 
+mod connect;
 mod exchange;
 mod forward;
 mod heads;

@@ -9,8 +9,9 @@ use net::Deadline;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::answer::Answer;
-use super::to_http1::{self, FromHttp1, response_headers};
+use super::to_http1::{FromHttp1, response_headers};
 use super::to_http2::FromHttp2;
+use super::upload;
 use super::{Answered, Call};
 use crate::app::Reuse;
 use crate::app::upload::Upload;
@@ -27,7 +28,7 @@ pub(super) async fn to_http1(mut call: Call, mut request: Request<Incoming>, hea
         Err(failure) => return Err((failure, call)),
     };
     call.record.app(taken.reused);
-    let mut exchange = FromHttp1::new(call, taken.io, to_http1::Upload::new(head, request));
+    let mut exchange = FromHttp1::new(call, taken.io, upload::Upload::new(head, request));
     let (answer, length) = match exchange.answer_head(h1::Method::Get).await {
         Ok(answer) => answer,
         Err(no_answer) => return Err((no_answer.failure, exchange.into_parts().0)),

@@ -6,6 +6,7 @@ mod heads;
 mod stall;
 mod to_http1;
 mod to_http2;
+mod upload;
 
 use std::cell::Cell;
 use std::convert::Infallible;

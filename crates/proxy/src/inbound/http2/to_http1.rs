@@ -2,14 +2,13 @@
 //! request while it is read.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h1::{BodyDecoder, Piece, ResponseHead};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use model::{Cause, Failure};
 use net::{Buffer, Deadline, Io};
@@ -17,6 +16,7 @@ use telemetry::Limit;
 use tokio::time::Instant;
 
 use super::answer::{Answer, BrokenOff};
+use super::upload::Upload;
 use super::{Answered, Call, Stream};
 use crate::app::Reuse;
 use crate::inbound::interval::Interval;
@@ -63,95 +63,6 @@ fn method_of(method: &Method) -> h1::Method {
 pub(super) struct NoAnswer {
     pub(super) failure: Failure,
     closed: bool,
-}
-
-/// The request on its way to the app.
-pub(super) struct Upload {
-    body: Incoming,
-    chunked: bool,
-    unsent: Vec<u8>,
-    sent: usize,
-    /// Nothing but the head was taken from the caller: it can be sent again.
-    only_head: bool,
-    moved: bool,
-    over: bool,
-}
-
-impl Upload {
-    pub(super) fn new(head: Vec<u8>, request: Request<Incoming>) -> Self {
-        let chunked =
-            !request.headers().contains_key(http::header::CONTENT_LENGTH) && request.method() != Method::CONNECT;
-        let body = request.into_body();
-        let over = body.is_end_stream();
-        Self { body, chunked, unsent: head, sent: 0, only_head: true, moved: true, over }
-    }
-
-    fn rewind(&mut self) -> bool {
-        self.sent = 0;
-        self.only_head
-    }
-
-    /// Takes frames from the caller and writes them to the app, as far as both go; ready when all is sent.
-    fn poll(&mut self, cx: &mut Context<'_>, app: &mut Io, call: &mut Call) -> Poll<Result<(), Cause>> {
-        loop {
-            while self.sent < self.unsent.len() {
-                match app.poll_write_slice(cx, &self.unsent[self.sent..]) {
-                    Poll::Ready(Ok(n)) => {
-                        self.sent += n;
-                        self.moved = true;
-                    }
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Cause::AppClosed)),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-            if self.over {
-                return Poll::Ready(Ok(()));
-            }
-            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(frame) => frame,
-            };
-            if std::mem::take(&mut self.only_head) || self.sent == self.unsent.len() {
-                self.unsent.clear();
-                self.sent = 0;
-            }
-            match frame {
-                Some(Ok(frame)) => self.take(frame, call),
-                Some(Err(_)) => return Poll::Ready(Err(Cause::ClientDisconnected)),
-                None => self.end(&HeaderMap::new()),
-            }
-        }
-    }
-
-    fn take(&mut self, frame: Frame<Bytes>, call: &mut Call) {
-        match frame.into_data() {
-            Ok(data) if data.is_empty() => {}
-            Ok(data) => {
-                call.record.received(data.len() as u64);
-                if self.chunked {
-                    h1::encode::chunk_header(&mut self.unsent, data.len());
-                }
-                self.unsent.extend_from_slice(&data);
-                if self.chunked {
-                    self.unsent.extend_from_slice(b"\r\n");
-                }
-            }
-            Err(frame) => {
-                if let Ok(trailers) = frame.into_trailers() {
-                    self.end(&trailers);
-                }
-            }
-        }
-    }
-
-    fn end(&mut self, trailers: &HeaderMap) {
-        if self.chunked && !self.over {
-            // What HTTP/1.1 must not see in a trailer section would be read as framing or routing there.
-            let fields = trailers.iter().filter(|(name, _)| h1::is_trailer_name(name.as_str().as_bytes()));
-            h1::encode::last_chunk(&mut self.unsent, fields.map(|(n, v)| (n.as_str().as_bytes(), v.as_bytes())));
-        }
-        self.over = true;
-    }
 }
 
 /// An answer from the app, and the connection it comes on.
@@ -258,7 +169,7 @@ impl FromHttp1 {
     fn push_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Cause> {
         let Some(app) = self.app.as_mut().filter(|_| self.upload_state == UploadState::Going) else { return Ok(()) };
         let pushed = self.upload.poll(cx, app, &mut self.call);
-        if std::mem::take(&mut self.upload.moved) {
+        if self.upload.moved() {
             // Patience for the answer begins when the app has the whole request; a caller that stalls has its own bound.
             self.deadline.set(Some(Instant::now() + self.call.port.timeouts.body));
         }
@@ -420,7 +331,7 @@ impl FromHttp1 {
         if let Some(app) = self.app.take().filter(|_| clean) {
             self.call.worker().apps.put(&self.call.port.app, app, self.keep_alive);
         }
-        let memory = std::mem::take(&mut self.upload.unsent);
+        let memory = self.upload.take_memory();
         self.call.worker().give_memory(memory);
     }
 
