@@ -27,7 +27,7 @@ async fn an_app_that_is_not_up_is_a_503_and_the_connection_stays() {
         refused(&mut caller, 503, "app_unreachable").await;
     }
     drop(caller);
-    assert!(sidecar.metrics().contains("app_unreachable"));
+    sidecar.counts("outrigger_errors_total{error_type=\"app_unreachable\",fault=\"app\"} 2").await;
     let log = sidecar.end();
     assert_eq!((log.len(), &log[0]["error.type"]), (2, &"app_unreachable".into()));
 }

@@ -86,9 +86,17 @@ impl Sidecar {
         }
     }
 
-    /// The metrics page.
-    pub(crate) fn metrics(&self) -> String {
-        self.shared().telemetry.encode_metrics()
+    /// Waits until the metrics page has this sample: a caller may see an answer, or its end, before the worker has counted it.
+    pub(crate) async fn counts(&self, sample: &str) {
+        let start = std::time::Instant::now();
+        loop {
+            let page = self.shared().telemetry.encode_metrics();
+            if page.lines().any(|line| line == sample) {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "never {sample:?}:\n{page}");
+            tokio::task::yield_now().await;
+        }
     }
 
     pub(crate) async fn connect(&self) -> Raw {

@@ -103,7 +103,7 @@ async fn informational_answers_are_dropped_and_counted_and_trailers_pass() {
     assert_eq!((head.status.as_u16(), &body[..]), (200, &b"hello"[..]));
     assert_eq!(head.headers.get("x-hop"), None);
     assert_eq!(trailers.unwrap()["x-check"], "sum");
-    assert!(sidecar.metrics().contains("outrigger_informational_dropped_total 2"), "{}", sidecar.metrics());
+    sidecar.counts("outrigger_informational_dropped_total 2").await;
 }
 
 #[tokio::test]
@@ -195,7 +195,7 @@ async fn a_caller_that_reads_nothing_is_given_up_stream_by_stream() {
     frames.send(WINDOW_UPDATE, 0, 3, &2u32.to_be_bytes()).await;
     let data = frames.next().await.unwrap();
     assert_eq!((data.kind, data.stream, &data.payload[..]), (DATA, 3, &b"xx"[..]));
-    assert!(sidecar.metrics().contains("outrigger_limits_hit_total{limit=\"write_timeout\"} 1"));
+    sidecar.counts("outrigger_limits_hit_total{limit=\"write_timeout\"} 1").await;
     drop(frames);
     assert_eq!(sidecar.end()[0]["error.type"], "client_disconnected");
 }
@@ -327,7 +327,7 @@ async fn frames_out_of_order_end_the_connection() {
         assert_eq!(last, Some(GOAWAY), "case {case}");
     }
     assert_eq!(connections.load(Ordering::SeqCst), 0);
-    assert!(sidecar.metrics().contains("outrigger_http2_errors_total{side=\"caller\"} 6"), "{}", sidecar.metrics());
+    sidecar.counts("outrigger_http2_errors_total{side=\"caller\"} 6").await;
 }
 
 #[tokio::test]
@@ -534,5 +534,5 @@ async fn streams_over_the_limit_are_refused_and_the_limit_is_counted() {
     let refused = frames.next().await.unwrap();
     // REFUSED_STREAM: the caller may ask again (RFC 9113, 8.7).
     assert_eq!((refused.kind, refused.stream, &refused.payload[..]), (RST_STREAM, 5, &7u32.to_be_bytes()[..]));
-    assert!(sidecar.metrics().contains("outrigger_limits_hit_total{limit=\"streams\"} 1"), "{}", sidecar.metrics());
+    sidecar.counts("outrigger_limits_hit_total{limit=\"streams\"} 1").await;
 }

@@ -50,9 +50,7 @@ async fn once_closing_idle_connections_go_and_open_requests_finish() {
     let mut slow = sidecar.connect().await;
     slow.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
     // Its request is with the app once the app's connection is counted.
-    while !sidecar.metrics().contains("outrigger_requests_in_flight{port=\"test\"} 1") {
-        tokio::task::yield_now().await;
-    }
+    sidecar.counts("outrigger_requests_in_flight{port=\"test\"} 1").await;
     let mut idle = sidecar.connect().await;
     idle.send("GET /quick HTTP/1.1\r\nHost: a\r\n\r\n").await;
     idle.answer().await;
@@ -72,9 +70,7 @@ async fn a_connection_that_was_taken_has_its_first_request_answered() {
     let (app, _) = mirror().await;
     let mut sidecar = Sidecar::start(app);
     let mut caller = sidecar.connect().await;
-    while !sidecar.metrics().contains("outrigger_connections_open{port=\"test\"} 1") {
-        tokio::task::yield_now().await;
-    }
+    sidecar.counts("outrigger_connections_open{port=\"test\"} 1").await;
     sidecar.shared().lifecycle.advance(Phase::Closing);
     caller.send(GET).await;
     let (head, _) = caller.answer().await;
@@ -94,9 +90,7 @@ async fn at_the_deadline_what_is_open_is_cut() {
     let sidecar = Sidecar::start(app);
     let mut caller = sidecar.connect().await;
     caller.send(GET).await;
-    while !sidecar.metrics().contains("outrigger_requests_in_flight{port=\"test\"} 1") {
-        tokio::task::yield_now().await;
-    }
+    sidecar.counts("outrigger_requests_in_flight{port=\"test\"} 1").await;
     let log = sidecar.end();
     assert_eq!(log.len(), 1, "what was cut is logged: {log:?}");
     caller.rest().await;
