@@ -1,0 +1,82 @@
+//! HTTP/1.1 over kept-alive connections, one request at a time on each.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use h1::{Body, Method, ResponseHead};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{Pace, Tally};
+
+/// Asks for `size` bytes, again and again.
+pub(crate) async fn connection(addr: SocketAddr, size: u64, pace: Option<Pace>, tally: Tally) {
+    if let Err(e) = ask(addr, size, pace, &tally).await {
+        tally.failed(e);
+    }
+}
+
+async fn ask(addr: SocketAddr, size: u64, mut pace: Option<Pace>, tally: &Tally) -> io::Result<()> {
+    let mut caller = Caller::connect(addr).await?;
+    while !tally.is_over() {
+        let since = match &mut pace {
+            Some(pace) => pace.wait().await,
+            None => Instant::now(),
+        };
+        caller.get(size).await?;
+        tally.done(since);
+    }
+    Ok(())
+}
+
+/// A kept-alive connection.
+pub(crate) struct Caller {
+    stream: TcpStream,
+    head: ResponseHead,
+    bytes: Vec<u8>,
+}
+
+impl Caller {
+    pub(crate) async fn connect(addr: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(addr).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, head: ResponseHead::new(), bytes: vec![0; 64 * 1024] })
+    }
+
+    /// Gives its buffer back: an idle connection is to cost the proxy memory, not us.
+    pub(crate) fn into_idle(self) -> TcpStream {
+        self.stream
+    }
+
+    /// One request; its answer is read to the end and must be of this size.
+    pub(crate) async fn get(&mut self, size: u64) -> io::Result<()> {
+        let request = format!("GET /{size} HTTP/1.1\r\nHost: app.test\r\nUser-Agent: benches\r\nAccept: */*\r\n\r\n");
+        self.stream.write_all(request.as_bytes()).await?;
+        let limits = h1::Limits::default();
+        let mut filled = 0;
+        let length = loop {
+            let n = self.stream.read(&mut self.bytes[filled..]).await?;
+            if n == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            filled += n;
+            let parsed = self.head.parse(&self.bytes[..filled], &limits, Method::Get);
+            if let Some(length) = parsed.map_err(|e| io::Error::other(e.reason()))? {
+                break length;
+            }
+        };
+        if self.head.status() != 200 || self.head.body() != Body::Length(size) {
+            return Err(io::Error::other(format!("answered {} {:?}", self.head.status(), self.head.body())));
+        }
+        let mut left = size - (filled - length) as u64;
+        while left > 0 {
+            let n = self.stream.read(&mut self.bytes).await?;
+            if n == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            left -= n as u64;
+        }
+        Ok(())
+    }
+}
