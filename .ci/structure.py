@@ -16,6 +16,7 @@ ALLOWED = {
     "outrigger": {"model", "net", "geo", "telemetry", "proxy"},
     "login-service": set(),
     "demo": {"outrigger", "login-service"},
+    "benches": {"h1"},
 }
 # Nothing of these in the sidecar.
 NOT_IN_THE_SIDECAR = {"ring", "openssl", "native-tls", "argon2", "kube", "rcgen"}
