@@ -2,6 +2,7 @@
 second TLS provider's code, and every licence is one we may use."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -11,15 +12,18 @@ ALLOWED = {
     "h1": set(),
     "net": {"model"},
     "geo": {"model"},
+    "identity": {"model"},
     "telemetry": {"model"},
-    "proxy": {"model", "h1", "net", "geo", "telemetry"},
-    "outrigger": {"model", "net", "geo", "telemetry", "proxy"},
+    "proxy": {"model", "h1", "net", "geo", "identity", "telemetry"},
+    "outrigger": {"model", "net", "geo", "identity", "telemetry", "proxy"},
+    "authority": set(),
     "login-service": set(),
-    "demo": {"outrigger", "login-service"},
-    "benches": {"h1"},
+    "demo": {"authority", "outrigger", "login-service"},
+    "benches": {"authority", "h1"},
 }
 # Nothing of these in the sidecar.
-NOT_IN_THE_SIDECAR = {"ring", "openssl", "native-tls", "argon2", "kube", "rcgen"}
+NOT_IN_THE_SIDECAR = {"argon2", "kube", "rcgen", "authority"}
+PROVIDERS = {"ring", "openssl", "openssl-sys", "native-tls", "boring", "mbedtls"}
 LICENCES = {"MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "Unicode-3.0", "Unlicense", "0BSD", "MIT-0", "CC0-1.0", "BSL-1.0", "Apache-2.0 WITH LLVM-exception"}
 
 metadata = json.loads(subprocess.check_output(["cargo", "metadata", "--format-version", "1", "--locked"]))
@@ -35,32 +39,30 @@ for package in ours.values():
     for other in sorted(used - ALLOWED[name]):
         wrong.append(f"{name} uses {other}: arrows point downwards only")
 
-nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
-packages = {p["id"]: p for p in metadata["packages"]}
+
+def reach(package):
+    """What a package is built with, as features have it: name and licence. (`cargo metadata` lists what no feature chose.)"""
+    tree = ["cargo", "tree", "--locked", "-p", package, "-e", "normal", "--prefix", "none", "-f", "{p}|{l}"]
+    lines = subprocess.check_output(tree, text=True).splitlines()
+    return {(line.split(" ")[0], line.split("|")[1].removesuffix(" (*)")) for line in lines if "|" in line}
 
 
-def reach(root):
-    seen, todo = set(), [root]
-    while todo:
-        here = todo.pop()
-        if here in seen:
-            continue
-        seen.add(here)
-        for dep in nodes[here]["deps"]:
-            if any(kind["kind"] is None for kind in dep["dep_kinds"]):
-                todo.append(dep["pkg"])
-    return seen
+def allowed(licence):
+    """Evaluates a licence expression with what we may use for true."""
+    words = re.findall(r"[()]|[^\s()]+(?: WITH \S+?(?=[)\s]|$))?", licence.replace("/", " OR "))
+    known = {"(": "(", ")": ")", "AND": "and", "OR": "or"}
+    return bool(licence) and eval(" ".join(known.get(word, str(word in LICENCES)) for word in words))
 
 
-for root in (i for i, p in ours.items() if p["name"] == "outrigger"):
-    for name in sorted({packages[i]["name"] for i in reach(root)} & NOT_IN_THE_SIDECAR):
-        wrong.append(f"{name} is in the sidecar")
-
-for i in set().union(*(reach(root) for root in ours)):
-    licence = packages[i]["license"] or ""
-    choices = [c.strip(" ()") for c in licence.replace("/", " OR ").split(" OR ")]
-    if not any(all(part.strip(" ()") in LICENCES for part in choice.split(" AND ")) for choice in choices):
-        wrong.append(f"{packages[i]['name']}: licence {licence!r} is not one of ours")
+built = {package["name"]: reach(package["name"]) for package in ours.values()}
+for name in sorted({name for name, _ in built["outrigger"]} & NOT_IN_THE_SIDECAR):
+    wrong.append(f"{name} is in the sidecar")
+# One cryptography provider in the whole house.
+for name in sorted({name for those in built.values() for name, _ in those} & PROVIDERS):
+    wrong.append(f"{name} is a second cryptography provider beside aws-lc-rs")
+for name, licence in sorted(set().union(*built.values())):
+    if name not in ALLOWED and not allowed(licence):
+        wrong.append(f"{name}: licence {licence!r} is not one of ours")
 
 print("\n".join(wrong) or f"{len(ours)} crates in order")
 sys.exit(bool(wrong))

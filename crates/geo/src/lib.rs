@@ -26,5 +26,5 @@ pub use lookup::Lookup;
 pub use mmdb::{MAX_DATABASE_BYTES, OpenError};
 pub use node::{Malformed, Node};
 pub use reload::{FileState, Geo, GeoSettings, GeoState};
-pub use trust::{IdentityPattern, IdentityPatternError, Proxies, Trust};
+pub use trust::{Proxies, Trust};
 pub use x_forwarded_for::x_forwarded_for;

@@ -1,12 +1,10 @@
 //! Whom we believe when they speak for another.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU8;
-use std::str::FromStr;
 
-use ipnet::{IpNet, Ipv4Net};
-use model::{SpiffeId, SpiffeIdError};
+use ipnet::IpNet;
+use model::{IdentityPattern, Networks, SpiffeId};
 
 /// Who may name the caller. The default is nobody.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +34,7 @@ impl Trust {
 /// it is known by its address only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
-    networks: Vec<IpNet>,
+    networks: Networks,
     identities: Vec<IdentityPattern>,
 }
 
@@ -47,15 +45,12 @@ impl Proxies {
         networks: impl IntoIterator<Item = IpNet>,
         identities: impl IntoIterator<Item = IdentityPattern>,
     ) -> Self {
-        Self {
-            networks: networks.into_iter().map(canonical_network).collect(),
-            identities: identities.into_iter().collect(),
-        }
+        Self { networks: Networks::new(networks), identities: identities.into_iter().collect() }
     }
 
     /// Whether the address is in one of the networks.
     pub(crate) fn contain(&self, ip: IpAddr) -> bool {
-        self.networks.iter().any(|network| network.contains(&ip))
+        self.networks.contain(ip)
     }
 
     fn identify(&self, id: &SpiffeId) -> bool {
@@ -63,96 +58,9 @@ impl Proxies {
     }
 }
 
-fn canonical_network(network: IpNet) -> IpNet {
-    if let IpNet::V6(v6) = network
-        && let Some(v4) = v6.addr().to_ipv4_mapped()
-        && let Some(prefix) = v6.prefix_len().checked_sub(96)
-        && let Ok(v4) = Ipv4Net::new(v4, prefix)
-    {
-        return IpNet::V4(v4);
-    }
-    network
-}
-
-/// SPIFFE IDs by pattern: one, such as `spiffe://prod.example.org/ns/ingress/sa/nginx`, or with `/*` at the end all whose
-/// path goes on from there by one or more segments.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdentityPattern {
-    id: SpiffeId,
-    below: bool,
-}
-
-impl IdentityPattern {
-    /// Whether the pattern covers this ID.
-    pub fn matches(&self, id: &SpiffeId) -> bool {
-        if !self.below {
-            return self.id == *id;
-        }
-        self.id.trust_domain() == id.trust_domain()
-            && id.path().strip_prefix(self.id.path()).is_some_and(|rest| rest.starts_with('/'))
-    }
-}
-
-impl FromStr for IdentityPattern {
-    type Err = IdentityPatternError;
-
-    fn from_str(text: &str) -> Result<Self, IdentityPatternError> {
-        let (id, below) = match text.strip_suffix("/*") {
-            Some(id) => (id, true),
-            None => (text, false),
-        };
-        Ok(Self { id: id.parse().map_err(IdentityPatternError)?, below })
-    }
-}
-
-impl fmt::Display for IdentityPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.id, if self.below { "/*" } else { "" })
-    }
-}
-
-/// Why a text is no pattern of SPIFFE IDs; reads on from "the SPIFFE ID ...".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IdentityPatternError(SpiffeIdError);
-
-impl fmt::Display for IdentityPatternError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for IdentityPatternError {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_pattern_covers_one_identity_or_all_below_a_path() {
-        for (pattern, id, expected) in [
-            ("spiffe://a/ns/x/sa/y", "spiffe://a/ns/x/sa/y", true),
-            ("spiffe://a/ns/x/sa/y", "spiffe://a/ns/x/sa/yz", false),
-            ("spiffe://a/ns/x/sa/y", "spiffe://b/ns/x/sa/y", false),
-            ("spiffe://a/ns/x/*", "spiffe://a/ns/x/sa/y", true),
-            ("spiffe://a/ns/x/*", "spiffe://a/ns/x", false),
-            ("spiffe://a/ns/x/*", "spiffe://a/ns/xy/sa/y", false),
-            ("spiffe://a/ns/x/*", "spiffe://ab/ns/x/y", false),
-            ("spiffe://a/*", "spiffe://a/x", true),
-            ("spiffe://a/*", "spiffe://a", false),
-            ("spiffe://a", "spiffe://a", true),
-        ] {
-            let parsed: IdentityPattern = pattern.parse().unwrap();
-            assert_eq!(parsed.to_string(), pattern);
-            assert_eq!(parsed.matches(&id.parse().unwrap()), expected, "{pattern} {id}");
-        }
-    }
-
-    #[test]
-    fn a_star_stands_for_whole_segments_at_the_end_only() {
-        for bad in ["", "*", "spiffe://*", "spiffe://a/x*", "spiffe://a/*/y", "spiffe://a/**", "spiffe://a/x/*/*"] {
-            assert!(bad.parse::<IdentityPattern>().is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_mapped_network_is_its_ipv4_network_and_families_stay_apart() {

@@ -25,6 +25,10 @@ pub enum Cause {
     ClientDisconnected,
     /// A PROXY protocol header came from a source that may not send one, is missing where required, or is malformed.
     ProxyProtocol,
+    /// The TLS handshake failed; the detail is a [`TlsFault`](crate::TlsFault)'s label.
+    TlsHandshake,
+    /// The request came in plaintext where only TLS is taken.
+    TlsRequired,
     /// Authorization refused.
     Denied,
     /// The connection limit is reached.
@@ -60,7 +64,7 @@ pub enum Fault {
 
 impl Cause {
     /// Every cause, for registering metrics.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::BadRequest,
         Self::TargetTooLong,
         Self::HeadTooLarge,
@@ -71,6 +75,8 @@ impl Cause {
         Self::RequestTimeout,
         Self::ClientDisconnected,
         Self::ProxyProtocol,
+        Self::TlsHandshake,
+        Self::TlsRequired,
         Self::Denied,
         Self::ConnectionLimit,
         Self::AppUnreachable,
@@ -125,6 +131,8 @@ impl Cause {
             Self::ProxyProtocol => {
                 ("proxy_protocol", 400, Client, "The PROXY protocol header is missing, malformed or not allowed.")
             }
+            Self::TlsHandshake => ("tls_handshake", 400, Client, "The TLS handshake failed."),
+            Self::TlsRequired => ("tls_required", 403, Client, "This port takes TLS only."),
             Self::Denied => ("denied", 403, Client, "This request is not allowed."),
             Self::ConnectionLimit => ("connection_limit", 503, Proxy, "Too many connections are open; try again."),
             Self::AppUnreachable => {

@@ -133,8 +133,8 @@ impl<'a> Head<'a> {
 pub struct Facts<'a> {
     /// Which way the request goes.
     pub direction: Direction,
-    /// What was asked.
-    pub head: &'a Head<'a>,
+    /// What was asked; nothing that could be read on an opaque connection.
+    pub head: Option<&'a Head<'a>>,
     /// The socket's other end.
     pub peer: PeerAddr,
     /// The identity the peer proved by mutual TLS.

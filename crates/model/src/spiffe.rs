@@ -1,5 +1,6 @@
 //! SPIFFE IDs (the SPIFFE ID standard, section 2).
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -41,13 +42,7 @@ impl FromStr for SpiffeId {
         }
         let rest = s.strip_prefix(SCHEME).ok_or(SpiffeIdError("does not begin with spiffe://"))?;
         let (trust_domain, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let domain_byte = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
-        if trust_domain.is_empty()
-            || trust_domain.len() > MAX_TRUST_DOMAIN_BYTES
-            || !trust_domain.bytes().all(domain_byte)
-        {
-            return Err(SpiffeIdError("has a trust domain that is not 1 to 255 of a-z 0-9 . - _"));
-        }
+        trust_domain.parse::<TrustDomain>()?;
         let segment_byte = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
         let segment = |s: &str| !s.is_empty() && s != "." && s != ".." && s.bytes().all(segment_byte);
         if !path.is_empty() && !path[1..].split('/').all(segment) {
@@ -74,6 +69,90 @@ impl fmt::Display for SpiffeIdError {
 }
 
 impl std::error::Error for SpiffeIdError {}
+
+/// A trust domain such as `prod.example.org`: 1 to 255 of `a-z 0-9 . - _` (the SPIFFE ID standard, 2.1).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TrustDomain(Box<str>);
+
+impl TrustDomain {
+    /// Its name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for TrustDomain {
+    type Err = SpiffeIdError;
+
+    fn from_str(s: &str) -> Result<Self, SpiffeIdError> {
+        let byte = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+        if s.is_empty() || s.len() > MAX_TRUST_DOMAIN_BYTES || !s.bytes().all(byte) {
+            return Err(SpiffeIdError("has a trust domain that is not 1 to 255 of a-z 0-9 . - _"));
+        }
+        Ok(Self(s.into()))
+    }
+}
+
+impl Borrow<str> for TrustDomain {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TrustDomain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// SPIFFE IDs by pattern: one, such as `spiffe://prod.example.org/ns/ingress/sa/nginx`, or with `/*` at the end all whose
+/// path goes on from there by one or more segments.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct IdentityPattern {
+    id: SpiffeId,
+    below: bool,
+}
+
+impl IdentityPattern {
+    /// Whether the pattern covers this ID.
+    pub fn matches(&self, id: &SpiffeId) -> bool {
+        if !self.below {
+            return self.id == *id;
+        }
+        self.id.trust_domain() == id.trust_domain()
+            && id.path().strip_prefix(self.id.path()).is_some_and(|rest| rest.starts_with('/'))
+    }
+}
+
+impl FromStr for IdentityPattern {
+    type Err = IdentityPatternError;
+
+    fn from_str(text: &str) -> Result<Self, IdentityPatternError> {
+        let (id, below) = match text.strip_suffix("/*") {
+            Some(id) => (id, true),
+            None => (text, false),
+        };
+        Ok(Self { id: id.parse().map_err(IdentityPatternError)?, below })
+    }
+}
+
+impl fmt::Display for IdentityPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.id, if self.below { "/*" } else { "" })
+    }
+}
+
+/// Why a text is no pattern of SPIFFE IDs; reads on from "the SPIFFE ID ...".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdentityPatternError(SpiffeIdError);
+
+impl fmt::Display for IdentityPatternError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for IdentityPatternError {}
 
 #[cfg(test)]
 mod tests {
@@ -111,6 +190,33 @@ mod tests {
             &long,
         ] {
             assert!(bad.parse::<SpiffeId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_covers_one_identity_or_all_below_a_path() {
+        for (pattern, id, expected) in [
+            ("spiffe://a/ns/x/sa/y", "spiffe://a/ns/x/sa/y", true),
+            ("spiffe://a/ns/x/sa/y", "spiffe://a/ns/x/sa/yz", false),
+            ("spiffe://a/ns/x/sa/y", "spiffe://b/ns/x/sa/y", false),
+            ("spiffe://a/ns/x/*", "spiffe://a/ns/x/sa/y", true),
+            ("spiffe://a/ns/x/*", "spiffe://a/ns/x", false),
+            ("spiffe://a/ns/x/*", "spiffe://a/ns/xy/sa/y", false),
+            ("spiffe://a/ns/x/*", "spiffe://ab/ns/x/y", false),
+            ("spiffe://a/*", "spiffe://a/x", true),
+            ("spiffe://a/*", "spiffe://a", false),
+            ("spiffe://a", "spiffe://a", true),
+        ] {
+            let parsed: IdentityPattern = pattern.parse().unwrap();
+            assert_eq!(parsed.to_string(), pattern);
+            assert_eq!(parsed.matches(&id.parse().unwrap()), expected, "{pattern} {id}");
+        }
+    }
+
+    #[test]
+    fn a_star_stands_for_whole_segments_at_the_end_only() {
+        for bad in ["", "*", "spiffe://*", "spiffe://a/x*", "spiffe://a/*/y", "spiffe://a/**", "spiffe://a/x/*/*"] {
+            assert!(bad.parse::<IdentityPattern>().is_err(), "{bad}");
         }
     }
 }

@@ -19,7 +19,7 @@ pub async fn dial(addrs: &[SocketAddr], within: Duration) -> io::Result<Io> {
         match timeout(within, TcpStream::connect(addr)).await {
             Ok(Ok(tcp)) => {
                 keep_watch(&tcp)?;
-                return Ok(Io::Tcp(tcp));
+                return Ok(tcp.into());
             }
             Ok(Err(e)) => last = e,
             Err(_elapsed) => last = io::ErrorKind::TimedOut.into(),

@@ -4,25 +4,86 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustls::Connection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::Buffer;
+use crate::tls::{HandshakeError, Session};
 
-/// A connection's bytes. Reading and writing go through the runtime's own poll functions, which remember a short read and
-/// so spare the system call that would only find nothing left.
+/// A connection's bytes, in plaintext or through TLS. Reading and writing go through the runtime's own poll functions, which
+/// remember a short read and so spare the system call that would only find nothing left.
+///
+/// Through TLS, bytes that were taken may still wait to be sent: flushing sends them, and so do reading and ending.
 #[derive(Debug)]
-pub enum Io {
-    /// Plaintext over TCP.
-    Tcp(TcpStream),
+pub struct Io {
+    tcp: TcpStream,
+    tls: Option<Box<Session>>,
+    /// Closing resets: there is to be no orderly end.
+    broken: bool,
+}
+
+impl From<TcpStream> for Io {
+    fn from(tcp: TcpStream) -> Self {
+        Self { tcp, tls: None, broken: false }
+    }
 }
 
 impl Io {
+    /// Begins TLS on a connection in plaintext; `read` is what was already read of the peer's part.
+    ///
+    /// # Errors
+    /// Where those bytes alone are wrong. [`Io::poll_tell`] then sends the alert.
+    pub fn begin_tls(&mut self, connection: Connection, read: &[u8]) -> Result<(), rustls::Error> {
+        let session = self.tls.insert(Box::new(Session(connection)));
+        session.replay(read)
+    }
+
+    /// Takes the handshake as far as the bytes there allow. Pending without progress until the peer has sent more.
+    pub fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HandshakeError>> {
+        match &mut self.tls {
+            Some(session) => session.poll_handshake(&mut self.tcp, cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Whether the handshake can go on: the peer has sent more, or takes more.
+    pub fn poll_handshake_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // An error is for the next step to find.
+        match &self.tls {
+            Some(session) if session.0.wants_write() => self.tcp.poll_write_ready(cx).map(|_| ()),
+            _ => self.tcp.poll_read_ready(cx).map(|_| ()),
+        }
+    }
+
+    /// Gives a session that failed up; the connection under it stays.
+    pub fn leave_tls(&mut self) {
+        self.tls = None;
+    }
+
+    /// Sends what TLS has to say last, such as an alert, as far as the socket takes it; always ready.
+    pub fn poll_tell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(session) = &mut self.tls {
+            session.tell(&mut self.tcp, cx);
+        }
+        Poll::Ready(())
+    }
+
+    /// The TLS session, where there is one: what was agreed on, and with whom.
+    pub fn session(&self) -> Option<&Connection> {
+        self.tls.as_ref().map(|session| &session.0)
+    }
+
     /// Reads once into `into`, at least one byte; 0 is the end of the stream (or an empty `into`).
     pub fn poll_read_slice(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut read = ReadBuf::new(into);
-        ready!(Pin::new(self).poll_read(cx, &mut read))?;
-        Poll::Ready(Ok(read.filled().len()))
+        match &mut self.tls {
+            None => {
+                let mut read = ReadBuf::new(into);
+                ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut read))?;
+                Poll::Ready(Ok(read.filled().len()))
+            }
+            Some(session) => session.poll_read(&mut self.tcp, cx, into),
+        }
     }
 
     /// Reads once behind what the buffer holds; 0 is the end of the stream.
@@ -32,7 +93,7 @@ impl Io {
         Poll::Ready(Ok(n))
     }
 
-    /// Writes once; how many bytes went out.
+    /// Writes once; how many bytes went out, or were taken to be sent.
     pub fn poll_write_slice(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match ready!(Pin::new(self).poll_write(cx, bytes)) {
             Ok(0) if !bytes.is_empty() => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -40,48 +101,74 @@ impl Io {
         }
     }
 
+    /// Sends what was taken.
+    pub fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.tls {
+            None => Poll::Ready(Ok(())),
+            Some(session) => session.poll_flush(&mut self.tcp, cx),
+        }
+    }
+
     /// Ends the writing side: the peer reads an end of stream.
     pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self).poll_shutdown(cx)
+        match &mut self.tls {
+            None => Pin::new(&mut self.tcp).poll_shutdown(cx),
+            Some(session) => session.poll_end(&mut self.tcp, cx),
+        }
     }
 
     /// Makes the close that follows a reset (RST) instead of an orderly end, so that a peer reading until the end of the
     /// stream cannot take a broken answer for a whole one.
-    pub fn reset_on_close(&self) {
-        let Self::Tcp(tcp) = self;
+    pub fn reset_on_close(&mut self) {
+        self.broken = true;
         // Fails only on a socket that is gone already.
-        let _ = socket2::SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO));
+        let _ = socket2::SockRef::from(&self.tcp).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    /// Says over TLS that we end, as far as the socket takes it at once: without that a peer must take what it has for cut
+    /// short. To be called before an orderly close; one that is to reset says nothing.
+    pub fn say_goodbye(&mut self) {
+        if let (Some(session), false) = (&mut self.tls, self.broken) {
+            session.say_goodbye(&self.tcp);
+        }
     }
 
     /// Asks the kernel, not the runtime's memory, whether the peer has closed or sent something: one system call.
-    pub fn is_quiet(&self) -> bool {
-        let Self::Tcp(tcp) = self;
+    pub fn is_quiet(&mut self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
-        matches!(socket2::SockRef::from(tcp).peek(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+        self.tls.as_mut().is_none_or(|session| session.is_quiet())
+            && matches!(
+                socket2::SockRef::from(&self.tcp).peek(&mut byte),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock
+            )
     }
 }
 
 impl AsyncRead for Io {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self::Tcp(tcp) = &mut *self;
-        Pin::new(tcp).poll_read(cx, buf)
+        let Self { tcp, tls, .. } = &mut *self;
+        let Some(session) = tls else { return Pin::new(tcp).poll_read(cx, buf) };
+        let n = ready!(session.poll_read(tcp, cx, buf.initialize_unfilled()))?;
+        buf.advance(n);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let Self::Tcp(tcp) = &mut *self;
-        Pin::new(tcp).poll_write(cx, buf)
+        let Self { tcp, tls, .. } = &mut *self;
+        match tls {
+            None => Pin::new(tcp).poll_write(cx, buf),
+            Some(session) => session.poll_write(tcp, cx, |writer| writer.write(buf)),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self::Tcp(tcp) = &mut *self;
-        Pin::new(tcp).poll_flush(cx)
+        self.poll_sent(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self::Tcp(tcp) = &mut *self;
-        Pin::new(tcp).poll_shutdown(cx)
+        self.poll_end(cx)
     }
 
     fn poll_write_vectored(
@@ -89,13 +176,16 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let Self::Tcp(tcp) = &mut *self;
-        Pin::new(tcp).poll_write_vectored(cx, bufs)
+        let Self { tcp, tls, .. } = &mut *self;
+        match tls {
+            None => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            // One record for all of them, where they fit.
+            Some(session) => session.poll_write(tcp, cx, |writer| writer.write_vectored(bufs)),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
-        let Self::Tcp(tcp) = self;
-        tcp.is_write_vectored()
+        true
     }
 }
 

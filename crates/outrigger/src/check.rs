@@ -41,6 +41,7 @@ fn problems(config: &Config) -> Vec<String> {
         }
         Ok(_) => {}
     }
+    problems.extend(identity_problems(config));
     if let telemetry::Output::File { path, .. } = &config.telemetry.access_log.output {
         // As it will be opened: a file that is made for the check is one the sidecar would make.
         if let Err(e) = std::fs::OpenOptions::new().append(true).create(true).open(path) {
@@ -62,6 +63,23 @@ fn problems(config: &Config) -> Vec<String> {
         }
     }
     problems.dedup();
+    problems
+}
+
+/// What is wrong with certificates and keys, as far as files tell; the Workload API is asked by a running sidecar.
+fn identity_problems(config: &Config) -> Vec<String> {
+    let mut problems = Vec::new();
+    if matches!(config.identity.source, identity::Source::Files(_)) {
+        let status = identity::Identity::start(config.identity.clone()).status();
+        problems.extend(status.last_error.into_iter().chain(status.warnings).map(|e| format!("identity: {e}")));
+    }
+    for port in &config.snapshot.ports {
+        let proxy::config::Tls::Server(pair) = &port.tls else { continue };
+        let now = std::time::SystemTime::now();
+        let late = pair.chain().into_iter().filter(|info| info.expires_soon(now));
+        let late = late.map(|info| format!("certificate {} of {} has expired or soon will", info.serial, info.name));
+        problems.extend(late.chain(pair.exposure()).map(|e| format!("inbound.ports: port {}: {e}", port.name)));
+    }
     problems
 }
 

@@ -94,7 +94,7 @@ impl Reloader {
     fn take(&mut self, config: Config) {
         let old = self.shared.snapshot.load_full();
         if let Some(ports) = same_listeners(&old.ports, config.snapshot.ports) {
-            self.shared.snapshot.store(Arc::new(Snapshot { ports }));
+            self.shared.reload(Snapshot { ports });
         } else {
             tracing::warn!("number and addresses of ports do not reload: inbound stays as it was until a restart");
         }
@@ -106,6 +106,7 @@ impl Reloader {
             ("runtime.drain", config.drain != fixed.drain),
             ("admin.public", config.admin.public != fixed.admin.public),
             ("admin.private", config.admin.private != fixed.admin.private),
+            ("identity", config.identity != fixed.identity),
             (
                 "geo.databases and geo.max_age",
                 config.geo.databases != fixed.geo.databases || config.geo.max_age != fixed.geo.max_age,

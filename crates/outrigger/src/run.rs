@@ -5,10 +5,12 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use geo::Geo;
-use proxy::{Capacity, Phase, Workers};
+use identity::Identity;
+use proxy::config::Tls;
+use proxy::{Capacity, Phase, Shared, Workers};
 use telemetry::Telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -51,16 +53,20 @@ async fn sidecar(
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let telemetry = Telemetry::start(config.telemetry.clone(), &names)?;
     report_geo(&telemetry, &geo);
+    let identity = Identity::start(config.identity.clone());
     // Admin first: its address being taken is found out before anything is served.
     let admin = admin::Listeners::bind(&config.admin).await?;
     let listeners = proxy::bind(&config.snapshot)?;
     let drain = config.drain;
     introduce(&config, &geo);
     let snapshot = proxy::config::Snapshot { ports: config.snapshot.ports.clone() };
-    let mut workers = Some(Workers::start(capacity, snapshot, listeners, telemetry.clone(), geo.clone())?);
+    let mut workers =
+        Some(Workers::start(capacity, snapshot, listeners, telemetry.clone(), geo.clone(), identity.clone())?);
     let shared = workers.as_ref().map(|workers| workers.shared.clone()).ok_or(io::ErrorKind::Other)?;
     let state = State::new(shared.clone(), config.shown.clone(), config.admin.clone(), log_level);
     admin.serve(&state);
+    report_identity(&shared);
+    tokio::spawn(identity.watch());
     let mut reloader = Reloader::new(config, file, overrides, shared.clone(), state);
     let mut tick = tokio::time::interval(TICK);
     let mut leaving: Option<Instant> = None;
@@ -75,6 +81,7 @@ async fn sidecar(
             _ = tick.tick() => {
                 reloader.look();
                 poll_geo(&telemetry, &geo);
+                poll_key_pairs(&shared);
                 false
             }
             () = ended(workers.as_ref(), leaving.is_some()) => false,
@@ -174,6 +181,54 @@ fn poll_geo(telemetry: &Arc<Telemetry>, geo: &Arc<Geo>) {
             None => {}
         }
         report_geo(&telemetry, &geo);
+    });
+}
+
+/// Takes key pairs that changed into use, and tells how all certificates stand.
+fn poll_key_pairs(shared: &Arc<Shared>) {
+    let shared = shared.clone();
+    tokio::task::spawn_blocking(move || {
+        for port in &shared.snapshot.load().ports {
+            let Tls::Server(pair) = &port.tls else { continue };
+            match pair.poll_reload() {
+                Some(Ok(())) => tracing::info!("port {}: the new certificate is in use", port.name),
+                Some(Err(e)) => tracing::error!("port {}: {e}; the certificate loaded before stays in use", port.name),
+                None => {}
+            }
+        }
+        report_identity(&shared);
+    });
+}
+
+fn report_identity(shared: &Shared) {
+    let status = shared.identity.status();
+    let mut certificates = Vec::new();
+    let mut add = |role, of: &str, chain: &[identity::CertificateInfo]| {
+        certificates.extend(chain.iter().enumerate().map(|(place, info)| (role, of.to_owned(), place, info.not_after)));
+    };
+    if let (Some(id), [leaf, intermediates @ ..]) = (&status.id, status.chain.as_slice()) {
+        add("svid", id.trust_domain(), std::slice::from_ref(leaf));
+        add("intermediate", id.trust_domain(), intermediates);
+    }
+    for (trust_domain, authorities) in &status.bundles {
+        add("authority", trust_domain.as_str(), authorities);
+    }
+    let mut late = status.late;
+    for port in &shared.snapshot.load().ports {
+        if let Tls::Server(pair) = &port.tls {
+            let chain = pair.chain();
+            add("server", &port.name, &chain);
+            late += chain.iter().filter(|info| info.expires_soon(SystemTime::now())).count();
+        }
+    }
+    shared.telemetry.identity(telemetry::IdentityState {
+        configured: shared.identity.is_configured(),
+        ready: shared.identity.id().is_some(),
+        failing: status.last_error.is_some(),
+        updates: status.updates,
+        failures: status.failures,
+        late,
+        certificates,
     });
 }
 

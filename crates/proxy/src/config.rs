@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use geo::AddressPolicy;
+use identity::KeyPair;
 use model::Policy;
 
 /// The configuration as of one reload.
@@ -28,6 +29,8 @@ pub struct Port {
     pub protocol: Protocol,
     /// Whether connections begin with a PROXY protocol header.
     pub proxy_protocol: ProxyProtocol,
+    /// Whether callers speak TLS, and how they are known.
+    pub tls: Tls,
     /// Who may speak for a client, and how.
     pub address: AddressPolicy,
     /// What of the caller's place is told to the app.
@@ -53,6 +56,34 @@ pub enum Protocol {
     Tls,
     /// Opaque bytes: passed through untouched.
     Tcp,
+}
+
+/// Whether callers speak TLS. A port whose app speaks TLS itself ([`Protocol::Tls`]) passes it through whatever this says.
+#[derive(Clone, Debug)]
+pub enum Tls {
+    /// Plaintext only.
+    Disabled,
+    /// Plaintext, and mutual TLS: told apart by the first byte. Every ClientHello is terminated.
+    Permissive,
+    /// Mutual TLS only, but for requests of these paths: health probes that cannot show a certificate.
+    Strict {
+        /// Paths whose `GET` and `HEAD` are let through in plaintext, exactly as they are sent.
+        plaintext_paths: Vec<String>,
+    },
+    /// Ordinary TLS 1.2 and 1.3 with this key pair; callers show no certificate.
+    Server(Arc<KeyPair>),
+}
+
+impl Tls {
+    /// The configuration's word for it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Permissive => "permissive",
+            Self::Strict { .. } => "strict",
+            Self::Server(_) => "server",
+        }
+    }
 }
 
 /// Whether a PROXY protocol header may, must or must not begin a connection.
@@ -87,11 +118,13 @@ pub struct Limits {
     pub head_fields: usize,
     /// HTTP/2 streams open at once on one connection.
     pub streams: u32,
+    /// TLS handshakes in progress at once, over all ports.
+    pub handshakes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 10_000, head_bytes: 32 * 1024, head_fields: 100, streams: 100 }
+        Self { connections: 10_000, head_bytes: 32 * 1024, head_fields: 100, streams: 100, handshakes: 1000 }
     }
 }
 
@@ -110,6 +143,11 @@ pub struct Timeouts {
     pub response: Option<Duration>,
     /// How long a caller may refuse to read a byte of an answer.
     pub write: Duration,
+    /// From a connection's first byte to the end of its TLS handshake.
+    pub handshake: Duration,
+    /// How long a connection of mutual TLS carries new requests, give or take a tenth: its caller must prove itself anew
+    /// after that. Open requests finish; opaque connections are not cut.
+    pub max_age: Duration,
 }
 
 impl Default for Timeouts {
@@ -121,6 +159,8 @@ impl Default for Timeouts {
             connect: Duration::from_secs(1),
             response: Some(Duration::from_secs(60)),
             write: Duration::from_secs(60),
+            handshake: Duration::from_secs(10),
+            max_age: Duration::from_secs(3600),
         }
     }
 }

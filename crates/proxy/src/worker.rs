@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use geo::{Geo, Lookup};
+use identity::Identity;
 use model::Edits;
 use net::Buffers;
 use telemetry::{Local, Telemetry};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::app::Apps;
@@ -35,14 +36,18 @@ pub struct Capacity {
 
 /// What all workers and the control thread share.
 pub struct Shared {
-    /// The configuration, swapped on reload.
+    /// The configuration; see [`Shared::reload`].
     pub snapshot: ArcSwap<Snapshot>,
     /// Metrics and log.
     pub telemetry: Arc<Telemetry>,
     /// Where addresses are.
     pub geo: Arc<Geo>,
+    /// Who we are, and whom we can check.
+    pub identity: Arc<Identity>,
     /// Serving, or on the way out.
     pub lifecycle: Lifecycle,
+    reloads: watch::Sender<()>,
+    handshakes: AtomicUsize,
     max_open: usize,
     open: Vec<AtomicUsize>,
     accepting: AtomicUsize,
@@ -67,6 +72,18 @@ impl Shared {
             self.release_connection(port);
         }
         admitted
+    }
+
+    /// Takes a new configuration into use: for the next request, and for opaque connections at once.
+    pub fn reload(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+        self.reloads.send_replace(());
+    }
+
+    /// Counts a TLS handshake in, unless as many as may be are in progress.
+    pub(crate) fn begin_handshake(&self, limit: usize) -> Option<Handshaking<'_>> {
+        let handshaking = Handshaking(&self.handshakes);
+        (self.handshakes.fetch_add(1, Relaxed) < limit).then_some(handshaking)
     }
 
     /// Whether as many connections are open as there are file descriptors for.
@@ -104,6 +121,15 @@ impl Shared {
     }
 }
 
+/// A TLS handshake in progress, counted until dropped.
+pub(crate) struct Handshaking<'s>(&'s AtomicUsize);
+
+impl Drop for Handshaking<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
 /// The worker threads.
 pub struct Workers {
     /// What they share with the control thread.
@@ -122,6 +148,7 @@ impl Workers {
         listeners: Vec<TcpListener>,
         telemetry: Arc<Telemetry>,
         geo: Arc<Geo>,
+        identity: Arc<Identity>,
     ) -> io::Result<Self> {
         let (senders, inboxes): (Vec<_>, Vec<_>) =
             (0..capacity.workers.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
@@ -132,6 +159,9 @@ impl Workers {
             snapshot: ArcSwap::from_pointee(snapshot),
             telemetry,
             geo,
+            identity,
+            reloads: watch::Sender::new(()),
+            handshakes: AtomicUsize::new(0),
             lifecycle: Lifecycle::default(),
             loads: senders.into_iter().map(|inbox| Load { connections: AtomicUsize::new(0), inbox }).collect(),
         });
@@ -191,6 +221,7 @@ pub(crate) struct Worker {
     pub(crate) request_heads: Spare<h1::RequestHead>,
     pub(crate) response_heads: Spare<h1::ResponseHead>,
     memory: Spare<Vec<u8>>,
+    handshake_turns: Semaphore,
     snapshot: RefCell<arc_swap::Cache<SnapshotRef, Arc<Snapshot>>>,
     phase: Cell<Phase>,
 }
@@ -236,6 +267,7 @@ impl Worker {
         mut inbox: mpsc::UnboundedReceiver<Handover>,
     ) {
         let mut phases = shared.lifecycle.subscribe();
+        let mut reloads = shared.reloads.subscribe();
         let worker = Rc::new(Self {
             index,
             telemetry: shared.telemetry.worker(),
@@ -249,6 +281,7 @@ impl Worker {
             request_heads: Spare::default(),
             response_heads: Spare::default(),
             memory: Spare::default(),
+            handshake_turns: Semaphore::new(1),
             snapshot: RefCell::new(arc_swap::Cache::new(SnapshotRef(shared.clone()))),
             phase: Cell::new(Phase::Serving),
             shared,
@@ -268,6 +301,7 @@ impl Worker {
                     }
                     worker.tasks.wake_all();
                 }
+                Ok(()) = reloads.changed() => worker.tasks.wake_all(),
                 _ = tick.tick() => worker.tick(),
             }
             if worker.phase() >= Phase::Closing && worker.shared.nothing_comes(index) && worker.tasks.len() == 0 {
@@ -281,6 +315,11 @@ impl Worker {
         self.telemetry.heartbeat();
         self.telemetry.flush();
         self.apps.sweep();
+    }
+
+    /// Waits for this connection's turn to do what costs much: one step of one handshake at a time.
+    pub(crate) async fn handshake_turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.handshake_turns.acquire().await.ok()
     }
 
     /// Memory to write a head into.

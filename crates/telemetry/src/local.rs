@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Cache};
-use model::{Cause, Failure, Fault};
+use model::{Cause, Failure, Fault, TlsFault};
 
 use crate::clock::Clock;
 use crate::line;
@@ -102,6 +102,19 @@ impl Local {
     /// An HTTP/2 connection ended in an error within the library, on the caller's side or the app's.
     pub fn http2_error(&self, side: Fault) {
         self.shard.http2_errors[usize::from(side == Fault::App)].add(1);
+    }
+
+    /// A rule denied something on a port; `enforced` where that is carried out.
+    pub(crate) fn denied(&self, port: usize, rule: &str, enforced: bool) {
+        self.telemetry.denied(port, rule, enforced);
+    }
+
+    /// A TLS handshake with a caller ended.
+    pub fn handshake(&self, ended: Result<(), TlsFault>) {
+        match ended {
+            Ok(()) => self.shard.handshakes.add(1),
+            Err(fault) => self.shard.handshake_faults[fault as usize].add(1),
+        }
     }
 
     /// Accepting paused for want of file descriptors or memory.

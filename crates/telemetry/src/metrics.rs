@@ -1,6 +1,6 @@
 //! All workers' counters together, as Prometheus reads them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use model::{Cause, Fault};
+use model::{Cause, Fault, TlsFault};
 use prometheus::TextEncoder;
 use serde_json::json;
 
+pub use self::identity::IdentityState;
 use crate::country;
 use crate::local::Local;
 use crate::process::Process;
@@ -21,6 +22,7 @@ use crate::writer::Writer;
 use families::{Families, Row};
 
 mod families;
+mod identity;
 
 /// Metrics and log of the whole sidecar. Shared by all threads.
 #[derive(Debug)]
@@ -44,6 +46,9 @@ struct Facts {
     last_success: Option<SystemTime>,
     geo: GeoDatabase,
     draining: bool,
+    identity: IdentityState,
+    /// Denials by port, rule, and whether carried out: rare, and of names that only the configuration gives.
+    denials: BTreeMap<(usize, Box<str>, bool), u64>,
 }
 
 /// The state of the geo data.
@@ -114,6 +119,19 @@ impl Telemetry {
     /// Notes the state of the geo data.
     pub fn geo_database(&self, state: GeoDatabase) {
         lock(&self.facts).geo = state;
+    }
+
+    /// Notes the state of our identity.
+    pub fn identity(&self, state: IdentityState) {
+        lock(&self.facts).identity = state;
+    }
+
+    pub(crate) fn denied(&self, port: usize, rule: &str, enforced: bool) {
+        let denials = &mut lock(&self.facts).denials;
+        match denials.get_mut(&(port, Box::from(rule), enforced)) {
+            Some(n) => *n += 1,
+            None => drop(denials.insert((port, rule.into(), enforced), 1)),
+        }
     }
 
     /// Notes that the sidecar is on its way out.
@@ -257,6 +275,13 @@ impl Telemetry {
                 .enumerate()
                 .map(|(i, side)| Row::new(&[("side", side)], sum(shards, |s| &s.http2_errors[i]) as f64)),
         );
+        let succeeded = ("ok", sum(shards, |s| &s.handshakes));
+        let failed = TlsFault::ALL.iter().map(|f| (f.label(), sum(shards, |s| &s.handshake_faults[*f as usize])));
+        families.counter(
+            "outrigger_tls_handshakes_total",
+            "TLS handshakes with callers, by how they ended.",
+            std::iter::once(succeeded).chain(failed).map(|(result, n)| Row::new(&[("result", result)], n as f64)),
+        );
         let log_dropped =
             [("slow_output", sum(shards, |s| &s.log_dropped)), ("write_failed", self.writer.failed.load(Relaxed))];
         families.counter(
@@ -346,6 +371,15 @@ impl Telemetry {
             "The kind of the geo data in use.",
             std::iter::once(Row::new(&[("kind", facts.geo.kind)], 1.0)),
         );
+        families.counter(
+            "outrigger_denials_total",
+            "Requests and opaque connections that a rule of inbound.authorization denied.",
+            facts.denials.iter().map(|((port, rule, enforced), n)| {
+                let mode = if *enforced { "enforce" } else { "audit" };
+                Row::new(&[("port", self.port_name(*port)), ("rule", rule), ("mode", mode)], *n as f64)
+            }),
+        );
+        identity::families(families, &facts.identity);
         let version = env!("CARGO_PKG_VERSION");
         families.gauge(
             "outrigger_build_info",

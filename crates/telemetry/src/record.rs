@@ -44,6 +44,8 @@ pub(crate) struct Data {
     pub(crate) first_byte: Option<Duration>,
     pub(crate) retries: u32,
     pub(crate) stream: Option<&'static str>,
+    /// A rule denied it; whether that was carried out.
+    pub(crate) denied: Option<bool>,
     /// Where this request falls among those that sampling keeps, 0 to 1: drawn once, so that all its lines are told or none.
     pub(crate) lot: f64,
     /// A line was written before the last.
@@ -72,11 +74,15 @@ impl Record {
         Self { local: local.clone(), data: Some(data) }
     }
 
-    /// Notes the head, and who asked.
-    pub fn head(&mut self, facts: &Facts<'_>) {
+    /// Notes who asks, from where, and for what.
+    pub fn facts(&mut self, facts: &Facts<'_>) {
         let Some(data) = &mut self.data else { return };
-        let head = facts.head;
         data.client = facts.client;
+        if let Some(identity) = facts.identity {
+            data.set(Text::Identity, identity.as_str().as_bytes(), MAX_PATH);
+        }
+        self.place(facts.place);
+        let (Some(data), Some(head)) = (&mut self.data, facts.head) else { return };
         data.method = method_index(head.method);
         data.version = Some(head.version);
         data.scheme = head.scheme;
@@ -87,10 +93,14 @@ impl Record {
         data.set(Text::Authority, head.authority.as_bytes(), MAX_TEXT);
         data.set(Text::UserAgent, head.user_agent.unwrap_or_default(), MAX_TEXT);
         data.set(Text::Referer, head.referer.unwrap_or_default(), MAX_TEXT);
-        if let Some(identity) = facts.identity {
-            data.set(Text::Identity, identity.as_str().as_bytes(), MAX_PATH);
-        }
-        self.place(facts.place);
+    }
+
+    /// A rule denied the request; `enforced` where that is carried out.
+    pub fn denied(&mut self, rule: &str, enforced: bool) {
+        let Some(data) = &mut self.data else { return };
+        data.set(Text::Rule, rule.as_bytes(), MAX_TEXT);
+        data.denied = Some(enforced);
+        self.local.denied(data.port, rule, enforced);
     }
 
     /// Notes where the client is.
@@ -159,6 +169,11 @@ impl Record {
     /// The answer was sent to its end.
     pub fn finished(&mut self) {
         self.with(|data| data.finished = true);
+    }
+
+    /// What is told of is a connection, not a request: it counts as none.
+    pub fn opaque(&mut self) {
+        self.with(|data| data.stream = Some("tcp"));
     }
 
     /// The request has become a stream that may live long: its start gets a line now. `kind` such as `websocket` or `sse`.
@@ -241,6 +256,7 @@ impl Data {
             first_byte: None,
             retries: 0,
             stream: None,
+            denied: None,
             lot: 0.0,
             has_line: false,
             counted: (0, 0),

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use model::Cause;
+use model::{Cause, TlsFault};
 
 use crate::country::PLACES;
 
@@ -48,10 +48,16 @@ pub enum Limit {
     Body,
     /// `limits.write_timeout`.
     Write,
+    /// `limits.handshakes`: as many TLS handshakes are in progress as may be.
+    Handshakes,
+    /// `limits.handshake_timeout`.
+    HandshakeTimeout,
+    /// `limits.max_connection_age`.
+    Age,
 }
 
 impl Limit {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Connections,
         Self::HeadBytes,
         Self::HeadFields,
@@ -60,6 +66,9 @@ impl Limit {
         Self::Streams,
         Self::Body,
         Self::Write,
+        Self::Handshakes,
+        Self::HandshakeTimeout,
+        Self::Age,
     ];
 
     pub(crate) fn label(self) -> &'static str {
@@ -72,6 +81,9 @@ impl Limit {
             Self::Streams => "streams",
             Self::Body => "body_timeout",
             Self::Write => "write_timeout",
+            Self::Handshakes => "handshakes",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::Age => "max_connection_age",
         }
     }
 }
@@ -99,6 +111,9 @@ pub(crate) struct Shard {
     pub(crate) countries: Box<[Count]>,
     pub(crate) app_connections: [Count; 2],
     pub(crate) http2_errors: [Count; 2],
+    /// TLS handshakes with callers: those that succeeded, and the others by fault.
+    pub(crate) handshakes: Count,
+    pub(crate) handshake_faults: [Count; TlsFault::ALL.len()],
     pub(crate) informational_dropped: Count,
     pub(crate) accept_backoffs: Count,
     pub(crate) retries: Count,
@@ -130,6 +145,8 @@ impl Shard {
             countries: (0..PLACES).map(|_| Count::default()).collect(),
             app_connections: Default::default(),
             http2_errors: Default::default(),
+            handshakes: Count::default(),
+            handshake_faults: Default::default(),
             informational_dropped: Count::default(),
             accept_backoffs: Count::default(),
             retries: Count::default(),

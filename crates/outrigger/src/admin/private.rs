@@ -2,6 +2,7 @@
 //! reading it (DNS rebinding) or changing it (cross-site requests), nor a server nearby (SSRF).
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State as Shown};
@@ -59,7 +60,7 @@ async fn status(Shown(state): Shown<Arc<State>>) -> Response {
     let ports: Vec<_> = snapshot
         .ports
         .iter()
-        .map(|port| json!({"name": port.name, "listen": port.listen.to_string(), "app": port.app.iter().map(ToString::to_string).collect::<Vec<_>>()}))
+        .map(|port| json!({"name": port.name, "listen": port.listen.to_string(), "app": port.app.iter().map(ToString::to_string).collect::<Vec<_>>(), "tls": port.tls.as_str()}))
         .collect();
     let (generation, last_error) = {
         let changing = state.changing();
@@ -77,9 +78,37 @@ async fn status(Shown(state): Shown<Arc<State>>) -> Response {
             "files": geo.files.iter().map(|file| json!({"name": file.name, "type": file.database_type})).collect::<Vec<_>>(),
             "last_error": geo.last_error,
         },
+        "identity": identity(&shared.identity.status()),
         "telemetry": shared.telemetry.status(),
     });
     json(&body)
+}
+
+fn identity(status: &identity::Status) -> serde_json::Value {
+    let certificates = |chain: &[identity::CertificateInfo]| -> Vec<_> {
+        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let one = |info: &identity::CertificateInfo| {
+            json!({
+                "name": info.name,
+                "serial": info.serial,
+                "not_before": seconds(info.not_before),
+                "not_after": seconds(info.not_after),
+            })
+        };
+        chain.iter().map(one).collect()
+    };
+    let bundles: serde_json::Map<_, _> =
+        status.bundles.iter().map(|(name, chain)| (name.to_string(), certificates(chain).into())).collect();
+    json!({
+        "source": status.source,
+        "id": status.id.as_ref().map(ToString::to_string),
+        "chain": certificates(&status.chain),
+        "bundles": bundles,
+        "updates": status.updates,
+        "failures": status.failures,
+        "last_error": status.last_error,
+        "warnings": status.warnings,
+    })
 }
 
 async fn config(Shown(state): Shown<Arc<State>>) -> Response {

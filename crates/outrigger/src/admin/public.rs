@@ -37,10 +37,13 @@ async fn live(Shown(state): Shown<Arc<State>>) -> Response {
     }
 }
 
-/// Listeners are open and the configuration is read before this server answers at all; the app is never waited for, since
+/// Listeners are open and the configuration is read before this server answers at all; an identity may come later. The app is never waited for, since
 /// it may itself wait for the sidecar.
 async fn ready(Shown(state): Shown<Arc<State>>) -> Response {
     match state.shared.lifecycle.phase() {
+        Phase::Serving if state.shared.identity.is_configured() && state.shared.identity.id().is_none() => {
+            (StatusCode::SERVICE_UNAVAILABLE, "no valid identity; see the log\n").into_response()
+        }
         Phase::Serving => "ready\n".into_response(),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response(),
     }

@@ -9,11 +9,10 @@ use proxy::config::{GeoHeaders, Limits, Port, Protocol, ProxyProtocol, Snapshot,
 
 use super::error::Wrong;
 use super::tree::{Kind, Value};
-use super::{Admin, AppProbe, Config, Drain, Overrides, de, raw};
+use super::{Admin, AppProbe, Config, Drain, Overrides, de, raw, security};
 
 /// Keys of the design that this version does not have yet: refused by name, not as unknown.
-const NOT_YET: &[&str] =
-    &["identity", "outbound", "tracing", "inbound.rate_limits", "inbound.authorization", "metrics.app"];
+const NOT_YET: &[&str] = &["outbound", "tracing", "inbound.rate_limits", "metrics.app"];
 
 /// Makes a configuration of a tree, or says all that is wrong with it.
 pub(super) fn finish(tree: &Value, overrides: &Overrides) -> Result<Config, Vec<Wrong>> {
@@ -70,7 +69,13 @@ pub(super) fn finish(tree: &Value, overrides: &Overrides) -> Result<Config, Vec<
         databases: file.geo.databases.iter().map(Into::into).collect(),
         max_age: file.geo.max_age.map(|age| age.0),
     };
-    let ports = ports(tree, &file.geo, [public.port(), private.port()], &mut wrongs);
+    let identity = security::identity(&file.identity, &mut check);
+    let around = Around {
+        geo: &file.geo,
+        admin: [public.port(), private.port()],
+        has_identity: identity.source != identity::Source::None,
+    };
+    let ports = ports(tree, &around, &mut wrongs);
     if !wrongs.is_empty() {
         return Err(wrongs);
     }
@@ -78,6 +83,7 @@ pub(super) fn finish(tree: &Value, overrides: &Overrides) -> Result<Config, Vec<
         snapshot: Snapshot { ports },
         telemetry,
         geo,
+        identity,
         workers,
         drain: Drain {
             delay: file.runtime.drain.delay.map_or(Duration::from_secs(5), |t| t.0),
@@ -108,29 +114,8 @@ fn refuse_what_is_not_there(tree: &Value) -> Result<(), Vec<Wrong>> {
             "found \"transparent\", which is not available in this version; expected \"explicit\"".into(),
         ));
     }
-    let ports = match find(tree, "inbound.ports").map(|ports| &ports.kind) {
-        Some(Kind::List(ports)) => ports.as_slice(),
-        _ => &[],
-    };
-    let sections = std::iter::once(("inbound".to_owned(), tree.get("inbound")))
-        .chain(ports.iter().enumerate().map(|(i, port)| (format!("inbound.ports[{i}]"), Some(port))));
-    for (path, section) in sections.filter_map(|(path, section)| Some((path, section?))) {
-        let mode = section.get("tls").and_then(|tls| tls.get("mode"));
-        if matches!(text(mode).as_str(), "permissive" | "strict" | "server") {
-            let message =
-                format!("found \"{}\", which is not available in this version; expected \"disabled\"", text(mode));
-            wrongs.push(Wrong { at: mode.map(|m| m.at), path: format!("{path}.tls.mode"), message });
-        }
-        if let Some(Kind::List(proxies)) = section.get("trusted_proxies").map(|proxies| &proxies.kind) {
-            for (i, proxy) in proxies.iter().enumerate().filter(|(_, proxy)| proxy.get("identity").is_some()) {
-                let message = "trust by identity needs mutual TLS, which is not available in this version".into();
-                wrongs.push(Wrong {
-                    at: Some(proxy.at),
-                    path: format!("{path}.trusted_proxies[{i}].identity"),
-                    message,
-                });
-            }
-        }
+    if text(find(tree, "identity.source")) == "ca" {
+        wrongs.push(locate(tree, "identity.source", "found \"ca\", which is not available in this version".into()));
     }
     if wrongs.is_empty() { Ok(()) } else { Err(wrongs) }
 }
@@ -143,10 +128,16 @@ fn find<'t>(tree: &'t Value, path: &str) -> Option<&'t Value> {
 fn locate(tree: &Value, path: &str, message: String) -> Wrong {
     let mut at = tree.at;
     let mut value = Some(tree);
-    for key in path.split('.') {
+    for step in path.split('.') {
         let Some(here) = value else { break };
+        let (key, index) = step.split_once('[').map_or((step, None), |(key, index)| (key, Some(index)));
         at = here.at_key(key);
         value = here.get(key);
+        if let Some(index) = index {
+            let item = value.and_then(|list| list.item(index.trim_end_matches(']').parse().ok()?));
+            at = item.map_or(at, |item| item.at);
+            value = item;
+        }
     }
     Wrong { at: Some(at), path: path.to_owned(), message }
 }
@@ -202,8 +193,15 @@ fn telemetry_settings(file: &raw::File, overrides: &Overrides, max_series: usize
     }
 }
 
+/// What a port must fit in with.
+struct Around<'f> {
+    geo: &'f raw::Geo,
+    admin: [u16; 2],
+    has_identity: bool,
+}
+
 /// Every port with the keys of `inbound` behind its own.
-fn ports(tree: &Value, geo: &raw::Geo, admin: [u16; 2], wrongs: &mut Vec<Wrong>) -> Vec<Arc<Port>> {
+fn ports(tree: &Value, around: &Around<'_>, wrongs: &mut Vec<Wrong>) -> Vec<Arc<Port>> {
     let Some(inbound) = tree.get("inbound") else {
         wrongs.push(locate(tree, "inbound", "found no ports, expected inbound.ports with at least one".into()));
         return Vec::new();
@@ -225,7 +223,7 @@ fn ports(tree: &Value, geo: &raw::Geo, admin: [u16; 2], wrongs: &mut Vec<Wrong>)
         let path = format!("inbound.ports[{i}]");
         let whole = written.clone().or(&defaults);
         let found = de::from_value::<raw::Port>(&whole).map_err(|wrong| vec![wrong.under(&path)]).and_then(|raw| {
-            port(&raw, &whole, geo, admin, &ports).map_err(|list| list.into_iter().map(|w| w.under(&path)).collect())
+            port(&raw, &whole, around, &ports).map_err(|list| list.into_iter().map(|w| w.under(&path)).collect())
         });
         match found {
             Ok(port) => ports.push(Arc::new(port)),
@@ -236,13 +234,7 @@ fn ports(tree: &Value, geo: &raw::Geo, admin: [u16; 2], wrongs: &mut Vec<Wrong>)
 }
 
 /// One port, checked against those before it.
-fn port(
-    raw: &raw::Port,
-    tree: &Value,
-    geo: &raw::Geo,
-    admin: [u16; 2],
-    before: &[Arc<Port>],
-) -> Result<Port, Vec<Wrong>> {
+fn port(raw: &raw::Port, tree: &Value, around: &Around<'_>, before: &[Arc<Port>]) -> Result<Port, Vec<Wrong>> {
     let missing = |key: &str| vec![Wrong::new(format!("found no key \"{key}\", which is required")).at(tree.at)];
     let listen = raw.listen.ok_or_else(|| missing("listen"))?.0;
     let app = raw.app.clone().ok_or_else(|| missing("app"))?.0;
@@ -279,7 +271,8 @@ fn port(
     );
     check(
         "listen",
-        admin
+        around
+            .admin
             .contains(&listen.port())
             .then(|| format!("found port {}, expected another than the admin servers'", listen.port())),
     );
@@ -295,6 +288,8 @@ fn port(
         nobody.then(|| "nobody may send a PROXY header: name the load balancer's network in trusted_proxies".into()),
     );
     let limits = limits(raw, &mut check);
+    let tls = security::tls(raw, around.has_identity, &mut check);
+    let policy = security::policy(raw.authorization.as_ref(), &mut check);
     if !wrongs.is_empty() {
         return Err(wrongs);
     }
@@ -310,9 +305,10 @@ fn port(
             Some(raw::Protocol::Tcp) => Protocol::Tcp,
         },
         proxy_protocol,
+        tls,
         address,
-        geo_headers: geo_headers(geo),
-        policy: model::Policy::default(),
+        geo_headers: geo_headers(around.geo),
+        policy,
         limits,
         timeouts: timeouts(raw),
     })
@@ -330,6 +326,10 @@ fn address(raw: &raw::Port, check: &mut impl FnMut(&str, Option<String>)) -> Add
         "client_address.trusted_hops",
         (hops == Some(0)).then(|| "found 0, expected at least 1; leave it out to trust nobody".into()),
     );
+    for (i, proxy) in raw.trusted_proxies.iter().enumerate() {
+        let one = proxy.cidr.is_some() != proxy.identity.is_some();
+        check(&format!("trusted_proxies[{i}]"), (!one).then(|| "expected either cidr or identity".into()));
+    }
     let headers = raw.client_address.headers.clone();
     check(
         "client_address.headers",
@@ -341,7 +341,10 @@ fn address(raw: &raw::Port, check: &mut impl FnMut(&str, Option<String>)) -> Add
     let trusted = match hops.and_then(NonZeroU8::new) {
         Some(hops) => Trust::Hops(hops),
         None if raw.trusted_proxies.is_empty() => Trust::Nobody,
-        None => Trust::Proxies(Proxies::new(raw.trusted_proxies.iter().map(|proxy| proxy.cidr.0), [])),
+        None => Trust::Proxies(Proxies::new(
+            raw.trusted_proxies.iter().filter_map(|proxy| Some(proxy.cidr.as_ref()?.0)),
+            raw.trusted_proxies.iter().filter_map(|proxy| Some(proxy.identity.as_ref()?.0.clone())),
+        )),
     };
     let headers =
         headers.unwrap_or(vec![raw::ForwardingHeader::XForwardedFor]).into_iter().map(|header| match header {
@@ -361,11 +364,13 @@ fn limits(raw: &raw::Port, check: &mut impl FnMut(&str, Option<String>)) -> Limi
         head_bytes: usize::try_from(head_bytes).unwrap_or(usize::MAX),
         head_fields: raw.limits.head.fields.unwrap_or(defaults.head_fields),
         streams: raw.limits.streams.unwrap_or(defaults.streams),
+        handshakes: raw.limits.handshakes.unwrap_or(defaults.handshakes),
     };
     let none = [
         ("limits.connections", limits.connections == 0),
         ("limits.head.fields", limits.head_fields == 0),
         ("limits.streams", limits.streams == 0),
+        ("limits.handshakes", limits.handshakes == 0),
     ];
     for (key, zero) in none {
         check(key, zero.then(|| "found 0, expected at least 1".into()));
@@ -375,6 +380,8 @@ fn limits(raw: &raw::Port, check: &mut impl FnMut(&str, Option<String>)) -> Limi
         ("limits.idle_timeout", raw.limits.idle_timeout),
         ("limits.body_timeout", raw.limits.body_timeout),
         ("limits.write_timeout", raw.limits.write_timeout),
+        ("limits.handshake_timeout", raw.limits.handshake_timeout),
+        ("limits.max_connection_age", raw.limits.max_connection_age),
         ("timeouts.connect", raw.timeouts.connect),
     ];
     for (key, time) in times {
@@ -395,6 +402,8 @@ fn timeouts(raw: &raw::Port) -> Timeouts {
         idle: or(raw.limits.idle_timeout, defaults.idle),
         body: or(raw.limits.body_timeout, defaults.body),
         write: or(raw.limits.write_timeout, defaults.write),
+        handshake: or(raw.limits.handshake_timeout, defaults.handshake),
+        max_age: or(raw.limits.max_connection_age, defaults.max_age),
         connect: or(raw.timeouts.connect, defaults.connect),
         response: raw.timeouts.response.map_or(defaults.response, |time| Some(time.0).filter(|time| !time.is_zero())),
     }

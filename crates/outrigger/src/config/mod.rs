@@ -5,6 +5,7 @@ mod de;
 mod error;
 mod finish;
 mod raw;
+mod security;
 mod tree;
 pub mod units;
 
@@ -26,6 +27,8 @@ pub struct Config {
     pub telemetry: telemetry::Settings,
     /// Where addresses are.
     pub geo: geo::GeoSettings,
+    /// Who we are, for mutual TLS.
+    pub identity: identity::Settings,
     /// Worker threads.
     pub workers: usize,
     /// How to leave.

@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::units::{Addr, AppAddrs, Cidr, ListenAddr, Share, Size, Time};
+use super::units::{
+    Addr, AppAddrs, Cidr, Country, Domain, Hosts, Identities, ListenAddr, MethodName, Paths, Share, Size, Time,
+};
 
 /// The configuration of an outrigger.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -20,6 +22,8 @@ pub(crate) struct File {
     pub(crate) mode: Option<Mode>,
     /// Threads, and the way out.
     pub(crate) runtime: Runtime,
+    /// Who we are, for mutual TLS.
+    pub(crate) identity: Identity,
     /// From callers to the app.
     #[schemars(with = "Inbound")]
     #[allow(dead_code)]
@@ -61,6 +65,41 @@ pub(crate) struct Drain {
     pub(crate) deadline: Option<Time>,
 }
 
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Identity {
+    /// Where certificate, key and bundles come from. Default `none`: no mutual TLS. Nothing of `identity` reloads, but what
+    /// its source gives does.
+    pub(crate) source: Option<IdentitySource>,
+    /// With `files`: PEM files, read again when they change.
+    pub(crate) files: Option<IdentityFiles>,
+    /// With `spiffe`: the Workload API's endpoint, `unix:///path`. Default: the environment's `SPIFFE_ENDPOINT_SOCKET`.
+    pub(crate) socket: Option<String>,
+    /// The trust domain our certificate must be of. Default: any.
+    pub(crate) trust_domain: Option<Domain>,
+    /// Other trust domains whose members are accepted, each by its own bundle.
+    pub(crate) federates_with: Vec<Domain>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum IdentitySource {
+    None,
+    Files,
+    Spiffe,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IdentityFiles {
+    /// Our certificate, followed by intermediates.
+    pub(crate) cert: String,
+    /// Its private key.
+    pub(crate) key: String,
+    /// The authorities of each trust domain, by its name.
+    pub(crate) bundles: std::collections::BTreeMap<String, String>,
+}
+
 /// Keys that stand under `inbound` for all ports, and may stand under a port for that one.
 macro_rules! with_inbound_keys {
     ($(#[$meta:meta])* struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }) => {
@@ -68,7 +107,6 @@ macro_rules! with_inbound_keys {
         pub(crate) struct $name {
             $($(#[$field_meta])* pub(crate) $field: $type,)*
             /// TLS from callers.
-            #[allow(dead_code)]
             pub(crate) tls: Tls,
             /// Whether connections begin with a PROXY protocol header. Default `disabled`.
             pub(crate) proxy_protocol: Option<ProxyProtocol>,
@@ -76,6 +114,8 @@ macro_rules! with_inbound_keys {
             pub(crate) trusted_proxies: Vec<TrustedProxy>,
             /// Which headers name a client, and how far they are believed.
             pub(crate) client_address: ClientAddress,
+            /// Who may call what. Default: everybody everything.
+            pub(crate) authorization: Option<Authorization>,
             /// Bounds on what callers may use.
             pub(crate) limits: Limits,
             /// Bounds on what the app may take.
@@ -121,15 +161,90 @@ pub(crate) enum Protocol {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Tls {
-    /// Whether callers speak TLS. Default `disabled`.
-    #[allow(dead_code)]
+    /// `disabled`: plaintext. `permissive`: plaintext and mutual TLS. `strict`: mutual TLS only. `server`: ordinary TLS with the
+    /// key pair below. Default: `permissive` with an identity, else `disabled`.
     pub(crate) mode: Option<TlsMode>,
+    /// With `server`: the certificate, followed by intermediates; read again when it changes.
+    pub(crate) cert: Option<String>,
+    /// With `server`: its private key.
+    pub(crate) key: Option<String>,
+    /// With `strict`: paths, exactly as sent, that `GET` and `HEAD` may ask for in plaintext; for probes.
+    pub(crate) plaintext_paths: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TlsMode {
     Disabled,
+    Permissive,
+    Strict,
+    Server,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Authorization {
+    /// `enforce` (the default), or `audit`: what is denied is logged and counted as if, and goes on.
+    pub(crate) mode: Option<AuthorizationMode>,
+    /// What becomes of requests that no rule matches. Required.
+    pub(crate) default: Option<RuleAction>,
+    /// What becomes of public addresses whose country or system is not known, where a rule asks for it; required then.
+    pub(crate) geo_unknown: Option<RuleAction>,
+    /// The first that matches decides.
+    pub(crate) rules: Vec<Rule>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum AuthorizationMode {
+    Enforce,
+    Audit,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RuleAction {
+    Allow,
+    Deny,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rule {
+    /// The name in log and metric.
+    pub(crate) name: String,
+    /// What becomes of what it matches.
+    pub(crate) action: RuleAction,
+    /// Who calls, and from where: every key that is there must match, by one of its values.
+    #[serde(default)]
+    pub(crate) from: RuleFrom,
+    /// What is asked for: likewise. A rule with any of these matches no opaque connection.
+    #[serde(default)]
+    pub(crate) to: RuleTo,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RuleFrom {
+    /// Identities proven by mutual TLS.
+    pub(crate) identities: Vec<Identities>,
+    /// Networks the client is in.
+    pub(crate) networks: Vec<Cidr>,
+    /// Countries the client is in; a private address is never foreign.
+    pub(crate) countries: Vec<Country>,
+    /// Numbers of autonomous systems the client is in.
+    pub(crate) asns: Vec<u32>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RuleTo {
+    /// Methods.
+    pub(crate) methods: Vec<MethodName>,
+    /// Paths in canonical form.
+    pub(crate) paths: Vec<Paths>,
+    /// Hosts, whatever the port.
+    pub(crate) hosts: Vec<Hosts>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
@@ -140,11 +255,13 @@ pub(crate) enum ProxyProtocol {
     Required,
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub(crate) struct TrustedProxy {
     /// A network all of whose hosts are proxies of ours.
-    pub(crate) cidr: Cidr,
+    pub(crate) cidr: Option<Cidr>,
+    /// An identity that a proxy of ours proves by mutual TLS; instead of `cidr`.
+    pub(crate) identity: Option<Identities>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -187,6 +304,12 @@ pub(crate) struct Limits {
     pub(crate) body_timeout: Option<Time>,
     /// How long a caller may refuse to read an answer. Default 60s.
     pub(crate) write_timeout: Option<Time>,
+    /// TLS handshakes in progress at once, over all ports. Default 1000.
+    pub(crate) handshakes: Option<usize>,
+    /// From a connection's first byte to the end of its TLS handshake. Default 10s.
+    pub(crate) handshake_timeout: Option<Time>,
+    /// How long a connection of mutual TLS takes requests, give or take a tenth. Default 1h.
+    pub(crate) max_connection_age: Option<Time>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -44,6 +44,14 @@ impl Value {
         }
     }
 
+    /// An item of a list.
+    pub(crate) fn item(&self, index: usize) -> Option<&Self> {
+        match &self.kind {
+            Kind::List(items) => items.get(index),
+            _ => None,
+        }
+    }
+
     /// Takes a key out of a mapping.
     pub(crate) fn take(&mut self, key: &str) -> Option<Self> {
         match &mut self.kind {

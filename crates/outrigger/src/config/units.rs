@@ -186,6 +186,81 @@ impl Cidr {
 
 written_as!(Cidr, "a network such as 10.20.0.0/24, without bits set behind its prefix", {"type": "string"});
 
+/// SPIFFE IDs by pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identities(pub model::IdentityPattern);
+
+impl Identities {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|e: model::IdentityPatternError| e.to_string())
+    }
+}
+
+written_as!(Identities, "a SPIFFE ID such as spiffe://prod.example.org/ns/shop/sa/payments, or one ending in /*", {"type": "string", "pattern": "^spiffe://"});
+
+/// A trust domain.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Domain(pub model::TrustDomain);
+
+impl Domain {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|e: model::SpiffeIdError| e.to_string())
+    }
+}
+
+written_as!(Domain, "a trust domain such as prod.example.org, in lower case", {"type": "string", "pattern": "^[a-z0-9._-]{1,255}$"});
+
+/// Paths by pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths(pub model::PathPattern);
+
+impl Paths {
+    fn parse(text: &str) -> Result<Self, String> {
+        model::PathPattern::new(text).map(Self).map_err(Into::into)
+    }
+}
+
+written_as!(Paths, "a path such as /login, or /api/* for it and all below; nothing escaped, no //, no dot segments, no ;", {"type": "string", "pattern": "^(/|\\*$)"});
+
+/// Hosts by pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hosts(pub model::HostPattern);
+
+impl Hosts {
+    fn parse(text: &str) -> Result<Self, String> {
+        model::HostPattern::new(text).map(Self).map_err(Into::into)
+    }
+}
+
+written_as!(Hosts, "a host without a port such as login.example.org, or *.example.org for all below", {"type": "string"});
+
+/// A country.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Country(pub model::Code);
+
+impl Country {
+    fn parse(text: &str) -> Result<Self, String> {
+        let code: model::Code = text.parse().map_err(|()| "letters")?;
+        // "no" without quotes is Norway here, not a truth value; lower case is a slip all the same.
+        if code.as_str() == text { Ok(Self(code)) } else { Err("case".into()) }
+    }
+}
+
+written_as!(Country, "an ISO 3166-1 country code of two capital letters, such as NO", {"type": "string", "pattern": "^[A-Z]{2}$"});
+
+/// A method.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MethodName(pub Box<str>);
+
+impl MethodName {
+    fn parse(text: &str) -> Result<Self, String> {
+        let token = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+        if !text.is_empty() && text.bytes().all(token) { Ok(Self(text.into())) } else { Err("token".into()) }
+    }
+}
+
+written_as!(MethodName, "a method in capitals, such as GET", {"type": "string", "pattern": "^[A-Z0-9_-]+$"});
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use model::{PeerAddr, SpiffeId};
+use model::{PeerAddr, Scheme, SpiffeId};
 use net::{Buffer, Deadline, Io};
 use tokio::time::Instant;
 
@@ -25,16 +25,38 @@ pub(crate) struct Caller {
     /// The one timer of this connection.
     pub(crate) deadline: Deadline,
     pub(crate) who: Who,
+    /// When it is to take no more requests: its caller must prove itself anew.
+    pub(crate) retires: Option<Instant>,
     accepted: Instant,
 }
 
 /// Who is at the other end, as far as the connection tells.
+#[derive(Clone)]
 pub(crate) struct Who {
     pub(crate) peer: PeerAddr,
     /// The source a PROXY header named.
     pub(crate) proxied: Option<SocketAddr>,
-    /// The identity proven by mutual TLS.
-    pub(crate) identity: Option<SpiffeId>,
+    /// Whether the connection came over TLS.
+    pub(crate) tls: bool,
+    /// What was proven by mutual TLS.
+    pub(crate) proven: Option<Rc<Proven>>,
+}
+
+/// An identity proven by mutual TLS.
+pub(crate) struct Proven {
+    pub(crate) id: SpiffeId,
+    /// The `x-forwarded-client-cert` that tells the app.
+    pub(crate) forwarded: Box<str>,
+}
+
+impl Who {
+    pub(crate) fn identity(&self) -> Option<&SpiffeId> {
+        self.proven.as_ref().map(|proven| &proven.id)
+    }
+
+    pub(crate) fn scheme(&self) -> Scheme {
+        if self.tls { Scheme::Https } else { Scheme::Http }
+    }
 }
 
 /// What a wait for bytes is a wait for.
@@ -51,6 +73,10 @@ pub(crate) enum Awaited {
 /// How long a closing sidecar waits for the first bytes of a connection it has taken.
 const FIRST_BYTES: Duration = Duration::from_secs(1);
 
+/// How long a closing connection is read from at most, and what it may send in the meantime.
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
+
 /// Why a wait for bytes ended without any.
 pub(crate) enum NoBytes {
     /// The caller ended the stream.
@@ -65,8 +91,22 @@ pub(crate) enum NoBytes {
 
 impl Caller {
     pub(crate) fn new(worker: Rc<Worker>, port: usize, io: Io, peer: PeerAddr) -> Self {
-        let who = Who { peer, proxied: None, identity: None };
-        Self { worker, port, io, inbox: Buffer::default(), deadline: Deadline::new(), who, accepted: Instant::now() }
+        let who = Who { peer, proxied: None, tls: false, proven: None };
+        Self {
+            worker,
+            port,
+            io,
+            inbox: Buffer::default(),
+            deadline: Deadline::new(),
+            who,
+            retires: None,
+            accepted: Instant::now(),
+        }
+    }
+
+    /// Whether answers should ask the caller to close: the sidecar leaves, or the connection has become too old.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.worker.is_leaving() || self.retires.is_some_and(|retires| retires <= Instant::now())
     }
 
     /// Waits for bytes behind those in the inbox. Once the sidecar is closing it no longer waits for another request.
@@ -100,5 +140,28 @@ impl Caller {
         let read = self.io.poll_read_buffer(cx, &mut self.inbox);
         self.worker.buffers.release(&mut self.inbox);
         read
+    }
+
+    /// Ends our side and reads what the caller still sends, unseen, until it ends its own: bytes that nobody read would make
+    /// the kernel reset the connection, and what was sent last would be lost.
+    pub(crate) async fn linger(&mut self) {
+        if poll_fn(|cx| self.io.poll_end(cx)).await.is_err() {
+            return;
+        }
+        self.deadline.set(Some(Instant::now() + LINGER));
+        let mut left = LINGER_BYTES;
+        let worker = self.worker.clone();
+        poll_fn(|cx| {
+            while left > 0 {
+                let scratch = &mut *worker.scratch.borrow_mut();
+                match self.io.poll_read_slice(cx, scratch) {
+                    Poll::Ready(Ok(n)) if n > 0 => left = left.saturating_sub(n),
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return self.deadline.poll_expired(cx),
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
     }
 }

@@ -1,7 +1,7 @@
 //! Towards the app, from an accepted connection to its end.
 //!
 //! ```text
-//! accept -> client address (socket, PROXY header) -> detect (HTTP/1? HTTP/2? opaque)
+//! accept -> client address (socket, PROXY header) -> TLS ended, peer proven -> detect (HTTP/1? HTTP/2? opaque)
 //!   -> per request: client address (trusted headers) -> geo -> authorize -> forward to the app -> record
 //! ```
 
@@ -13,6 +13,7 @@ mod opaque;
 mod preamble;
 mod refusal;
 mod stages;
+mod tls;
 mod tunnel;
 mod websocket;
 
@@ -27,12 +28,13 @@ use crate::config::Protocol;
 use crate::listener::Admitted;
 use crate::supervise;
 use caller::Caller;
+use tls::Begun;
 
 /// Starts serving a connection on its worker.
 pub(crate) fn spawn(admitted: Admitted, tcp: tokio::net::TcpStream, addr: SocketAddr) {
     let (worker, port) = (admitted.worker.clone(), admitted.port);
     let opened = worker.telemetry.connection(port);
-    let caller = Box::new(Caller::new(Rc::clone(&worker), port, Io::Tcp(tcp), PeerAddr::new(addr)));
+    let caller = Box::new(Caller::new(Rc::clone(&worker), port, Io::from(tcp), PeerAddr::new(addr)));
     supervise::spawn(&worker, port, || async move {
         let _until_the_end = (admitted, opened);
         serve(caller).await;
@@ -46,10 +48,21 @@ async fn serve(mut caller: Box<Caller>) {
         caller.worker.telemetry.connection_failed(caller.port, &failure);
         return;
     }
-    if matches!(port.protocol, Protocol::Tls | Protocol::Tcp) {
-        return Box::pin(opaque::serve(caller, &port)).await;
+    if port.protocol == Protocol::Tls {
+        return Box::pin(opaque::serve(caller, port)).await;
     }
-    match preamble::detect(&mut caller, &port).await {
+    let begun = Box::pin(tls::terminate(&mut caller, &port)).await;
+    if begun == Begun::Over {
+        return;
+    }
+    if port.protocol == Protocol::Tcp {
+        return Box::pin(opaque::serve(caller, port)).await;
+    }
+    let detected = match begun {
+        Begun::Agreed(detected) => Ok(Some(detected)),
+        _ => preamble::detect(&mut caller, &port).await,
+    };
+    match detected {
         Ok(Some(Detected::Http1)) => http1::serve(caller).await,
         Ok(Some(Detected::Http2)) => Box::pin(http2::serve(caller, port)).await,
         Ok(None) => {}

@@ -4,10 +4,10 @@
 use std::io::Write;
 
 use geo::Resolved;
-use model::{ClientAddr, Direction, Edits, Facts, Failure, FieldName, FieldSet, Head, Permit, Place};
+use model::{ClientAddr, Direction, Edits, Facts, Failure, FieldName, FieldSet, Head, Permit, Place, Policy};
 use telemetry::Record;
 
-use crate::config::{GeoHeaders, Port};
+use crate::config::{GeoHeaders, Port, Tls};
 use crate::inbound::caller::Who;
 use crate::worker::Worker;
 
@@ -39,30 +39,66 @@ pub(crate) fn admit(
         &port.address,
         who.peer,
         who.proxied,
-        who.identity.as_ref(),
+        who.identity(),
         &head.x_forwarded_for,
         &head.forwarded,
     );
     let place = worker.lookup.borrow_mut().place(resolved.client.ip);
     let facts = Facts {
         direction: Direction::Inbound,
-        head,
+        head: Some(head),
         peer: who.peer,
-        identity: who.identity.as_ref(),
+        identity: who.identity(),
         client: resolved.client,
         place: &place,
     };
-    record.head(&facts);
-    let permit = port.policy.authorize(&facts).map_err(|denial| {
-        // The rule is for log and metric; the caller learns only that it is not allowed.
-        Failure::new(model::Cause::Denied, denial.rule)
-    })?;
+    record.facts(&facts);
+    if !who.tls && !takes_plaintext(&port.tls, head) {
+        return Err(Failure::new(model::Cause::TlsRequired, "plaintext where only TLS is taken"));
+    }
+    let permit = authorize(&port.policy, &facts, record)?;
     edits.remove(OURS);
+    tell_peer(who, edits);
     tell_forwarding(&resolved, head, edits);
     tell_trace(head, record, edits);
     tell_request_id(worker, resolved.trusted_peer, head, record, edits);
     tell_place(port.geo_headers, &place, edits);
     Ok(permit)
+}
+
+/// Asks the policy, and has its denial told.
+pub(crate) fn authorize(policy: &Policy, facts: &Facts<'_>, record: &mut Record) -> Result<Permit, Failure> {
+    match policy.authorize(facts) {
+        Ok((permit, denial)) => {
+            if let Some(denial) = denial {
+                record.denied(&denial.rule, false);
+            }
+            Ok(permit)
+        }
+        Err(denial) => {
+            record.denied(&denial.rule, true);
+            // The rule is for log and metric; the caller learns only that it is not allowed.
+            Err(Failure::new(model::Cause::Denied, ""))
+        }
+    }
+}
+
+/// Whether a request may come in plaintext: a probe of a listed path may under strict mutual TLS, and only as it is listed.
+fn takes_plaintext(tls: &Tls, head: &Head<'_>) -> bool {
+    match tls {
+        Tls::Disabled | Tls::Permissive => true,
+        Tls::Strict { plaintext_paths } => {
+            matches!(head.method, "GET" | "HEAD") && plaintext_paths.iter().any(|path| path == head.path)
+        }
+        Tls::Server(_) => false,
+    }
+}
+
+/// `x-forwarded-client-cert` in Envoy's format: the one caller whose proof we saw. What came in was somebody's claim.
+fn tell_peer(who: &Who, edits: &mut Edits) {
+    if let Some(proven) = &who.proven {
+        edits.set("x-forwarded-client-cert", |value| value.extend_from_slice(proven.forwarded.as_bytes()));
+    }
 }
 
 /// `X-Forwarded-For` and `X-Forwarded-Proto`: continued behind a trusted peer, else begun with what we know ourselves.

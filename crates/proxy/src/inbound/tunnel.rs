@@ -11,16 +11,24 @@ use crate::inbound::caller::Caller;
 use crate::inbound::interval::Interval;
 use crate::worker::Worker;
 
+/// An upgraded connection was allowed as a request, and is one until it ends.
+pub(super) fn for_good(_: &mut Record) -> Result<(), Failure> {
+    Ok(())
+}
+
 /// Carries bytes between an HTTP/1 or opaque caller and the app; what was read from either already goes first.
+/// `still_allowed` is asked with every wake, and cuts the connection with the failure it gives.
 pub(super) async fn carry(
     caller: &mut Caller,
     app: &mut (impl AsyncRead + AsyncWrite + Unpin),
     outbox: &mut Buffer,
     record: &mut Record,
+    still_allowed: impl FnMut(&mut Record) -> Result<(), Failure>,
 ) {
     let worker = caller.worker.clone();
     let early = (drain(&mut caller.inbox, &worker), drain(outbox, &worker));
-    let whole = between(&worker, &mut caller.io, app, (&early.0, &early.1), &mut caller.deadline, record).await;
+    let whole =
+        between(&worker, &mut caller.io, app, (&early.0, &early.1), &mut caller.deadline, record, still_allowed).await;
     if !whole {
         caller.io.reset_on_close();
     }
@@ -34,19 +42,31 @@ pub(super) async fn between(
     early: (&[u8], &[u8]),
     deadline: &mut Deadline,
     record: &mut Record,
+    mut still_allowed: impl FnMut(&mut Record) -> Result<(), Failure>,
 ) -> bool {
     let mut interval = Interval::new();
+    let mut denied = None;
     let mut counted = net::Carried::default();
     let (carried, result) = net::tunnel(caller, app, early, &worker.scratch, |cx, carried| {
         record.received(carried.forth - counted.forth);
         record.sent(carried.back - counted.back);
         counted = carried;
         interval.poll(cx, deadline, record);
-        Poll::Pending
+        match still_allowed(record) {
+            Ok(()) => Poll::Pending,
+            Err(failure) => {
+                denied = Some(failure);
+                Poll::Ready(())
+            }
+        }
     })
     .await;
     record.received(carried.forth - counted.forth);
     record.sent(carried.back - counted.back);
+    if let Some(failure) = denied {
+        record.fail(&failure);
+        return false;
+    }
     match result {
         Ok(()) | Err(None) => {
             record.finished();

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use geo::{Geo, GeoSettings};
-use proxy::config::{GeoHeaders, Limits, Port, Protocol, ProxyProtocol, Snapshot, Timeouts};
+use identity::Identity;
+use proxy::config::{GeoHeaders, Limits, Port, Protocol, ProxyProtocol, Snapshot, Timeouts, Tls};
 use proxy::{Capacity, Phase, Workers};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -34,8 +35,17 @@ impl Sidecar {
         Self::of(Capacity { workers: 1, connections: usize::MAX }, app, change)
     }
 
+    /// Starts one that has an identity.
+    pub(crate) fn known_as(identity: Arc<Identity>, app: SocketAddr, change: impl FnOnce(&mut Port)) -> Self {
+        Self::whole(Capacity { workers: 1, connections: usize::MAX }, identity, app, change)
+    }
+
     /// Starts one of this capacity.
     pub(crate) fn of(capacity: Capacity, app: SocketAddr, change: impl FnOnce(&mut Port)) -> Self {
+        Self::whole(capacity, Identity::start(identity::Settings::default()), app, change)
+    }
+
+    fn whole(capacity: Capacity, identity: Arc<Identity>, app: SocketAddr, change: impl FnOnce(&mut Port)) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("outrigger-test-{}-{}.log", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let log = std::env::temp_dir().join(name);
@@ -45,6 +55,7 @@ impl Sidecar {
             app: vec![app],
             protocol: Protocol::Auto,
             proxy_protocol: ProxyProtocol::Disabled,
+            tls: Tls::Disabled,
             address: geo::AddressPolicy::default(),
             geo_headers: GeoHeaders::default(),
             policy: model::Policy::default(),
@@ -59,7 +70,7 @@ impl Sidecar {
         let snapshot = Snapshot { ports: vec![Arc::new(port)] };
         let listeners = proxy::bind(&snapshot).unwrap();
         let addr = listeners[0].local_addr().unwrap();
-        let workers = Workers::start(capacity, snapshot, listeners, telemetry, geo).unwrap();
+        let workers = Workers::start(capacity, snapshot, listeners, telemetry, geo, identity).unwrap();
         Self { addr, workers: Some(workers), log }
     }
 
@@ -97,6 +108,12 @@ impl Sidecar {
             assert!(start.elapsed() < PATIENCE, "never {sample:?}:\n{page}");
             tokio::task::yield_now().await;
         }
+    }
+
+    /// A sample's value, as of now.
+    pub(crate) fn metric(&self, series: &str) -> u64 {
+        let page = self.shared().telemetry.encode_metrics();
+        page.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok()).unwrap_or(0)
     }
 
     pub(crate) async fn connect(&self) -> Raw {

@@ -11,4 +11,7 @@ mod harness;
 mod http1;
 mod http2;
 mod leaving;
+mod mutual_tls;
+mod policy;
 mod streams;
+mod tls_peers;

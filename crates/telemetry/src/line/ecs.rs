@@ -50,6 +50,10 @@ pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, e
     line.text("http.request.referrer", referer(data, privacy));
     line.text("http.request.id", data.text(Text::RequestId));
     line.hex("trace.id", data.trace.as_ref().map(|(trace, _)| &trace[..]));
+    if let Some(enforced) = data.denied {
+        line.text("event.action", if enforced { b"denied" } else { b"would_deny" });
+        line.text("rule.name", data.text(Text::Rule));
+    }
     line.text("observer.ingress.interface.name", port.as_bytes());
     line.text("error.type", data.cause.map_or("", model::Cause::label).as_bytes());
     line.text("error.message", data.text(Text::Detail));

@@ -55,6 +55,10 @@ pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, e
     line.text("outrigger.request_id", data.text(Text::RequestId));
     line.hex("trace_id", data.trace.as_ref().map(|(trace, _)| &trace[..]));
     line.hex("parent_span_id", data.trace.as_ref().map(|(_, parent)| &parent[..]));
+    if let Some(enforced) = data.denied {
+        line.text("outrigger.authorization.result", if enforced { b"denied" } else { b"would_deny" });
+        line.text("outrigger.authorization.rule", data.text(Text::Rule));
+    }
     line.text("outrigger.port", port.as_bytes());
     line.text("outrigger.app.connection", data.text(Text::App));
     line.number("outrigger.retries", (data.retries > 0).then_some(u64::from(data.retries)));

@@ -49,9 +49,9 @@ fn record(local: &std::rc::Rc<Local>, path: &str, agent: &[u8], change: impl FnO
     head.add(FieldName::Referer, b"https://a/b?token=secret#x", &mut seen);
     let place =
         Place { country: "NO".parse().ok(), city: Some("Ås \"north\"".into()), asn: Some(64496), ..Place::default() };
-    let facts = Facts { direction: Direction::Inbound, head: &head, peer, identity: None, client, place: &place };
+    let facts = Facts { direction: Direction::Inbound, head: Some(&head), peer, identity: None, client, place: &place };
     let mut record = Record::begin(local, 0, peer, client);
-    record.head(&facts);
+    record.facts(&facts);
     record.trace([0xab; 16], [0xcd; 8]);
     record.request_id(b"id-1");
     record.app(true);

@@ -35,10 +35,11 @@ pub(super) async fn upgrade(caller: &mut Caller, port: &Port, request: Request, 
         Ok(sent) => sent,
         Err(failure) => return refuse(caller, &failure, record, false, !request.keep_alive).await,
     };
+    let leaving = caller.is_leaving();
     let exchange = RefCell::new((caller, record));
     note(&exchange, &sent);
     if !sent.response.status().is_success() {
-        let back = returning(&sent.response, request.version, false, request.keep_alive && !worker.is_leaving());
+        let back = returning(&sent.response, request.version, false, request.keep_alive && !leaving);
         let given = give(&exchange, sent.response, back, false, port.timeouts.write).await;
         let (_, record) = exchange.into_inner();
         return match given {
@@ -60,7 +61,9 @@ pub(super) async fn upgrade(caller: &mut Caller, port: &Port, request: Request, 
     record.responded(101);
     record.stream(if protocol.eq_ignore_ascii_case("websocket") { "websocket" } else { "upgrade" });
     match (written, hyper::upgrade::on(sent.response).await) {
-        (Ok(()), Ok(app)) => tunnel::carry(caller, &mut TokioIo::new(app), &mut Buffer::default(), record).await,
+        (Ok(()), Ok(app)) => {
+            tunnel::carry(caller, &mut TokioIo::new(app), &mut Buffer::default(), record, tunnel::for_good).await;
+        }
         (Err(failure), _) => record.fail(&failure),
         (_, Err(e)) => record.fail(&Failure::new(Cause::AppBroken, e.to_string())),
     }

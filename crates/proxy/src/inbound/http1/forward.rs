@@ -11,6 +11,7 @@ use super::{Next, connect, http2, refuse};
 use crate::app::Reuse;
 use crate::config::{Port, Protocol};
 use crate::inbound::caller::Caller;
+use crate::inbound::tunnel;
 use crate::worker::Worker;
 
 /// Informational answers passed on per request; an app that sends more is not going to answer.
@@ -165,7 +166,7 @@ impl Answer {
             return self.tunnel(exchange, &response, length).await;
         }
         let worker = exchange.caller.worker.clone();
-        let keep_alive = self.keep_alive && exchange.request.is_read() && !worker.is_leaving();
+        let keep_alive = self.keep_alive && exchange.request.is_read() && !exchange.caller.is_leaving();
         let back = Return::of(response.body(), self.version, keep_alive);
         let mut out = worker.take_memory();
         heads::write_response(&mut out, &response, exchange.outbox.filled(), back);
@@ -216,7 +217,8 @@ impl Answer {
             exchange.record.fail(&failure);
             return Next::Close;
         }
-        super::super::tunnel::carry(exchange.caller, &mut exchange.app, &mut exchange.outbox, exchange.record).await;
+        let Exchange { caller, mut app, mut outbox, record, .. } = exchange;
+        tunnel::carry(caller, &mut app, &mut outbox, record, tunnel::for_good).await;
         Next::Close
     }
 }

@@ -6,14 +6,14 @@ use model::{Edits, FieldName, FieldSet, Head, Scheme};
 use super::pump::Recode;
 use crate::config::Port;
 
-/// The facts of a parsed request head.
-pub(super) fn facts<'b>(request: &RequestHead, bytes: &'b [u8]) -> Head<'b> {
+/// The facts of a parsed request head that came in plaintext or through TLS.
+pub(super) fn facts<'b>(request: &RequestHead, bytes: &'b [u8], scheme: Scheme) -> Head<'b> {
     let version = match request.version() {
         Version::Http10 => model::Version::Http10,
         Version::Http11 => model::Version::Http11,
     };
     let method = request.method_str(bytes);
-    let mut head = Head::new(version, Scheme::Http, method, request.authority(bytes), request.path(bytes));
+    let mut head = Head::new(version, scheme, method, request.authority(bytes), request.path(bytes));
     head.query = request.query(bytes);
     let mut seen = FieldSet::default();
     for field in request.fields(bytes) {

@@ -61,7 +61,7 @@ pub(super) async fn forward(caller: &mut Caller, port: &Port, request: Request, 
         };
         match answered {
             Ok(sent) => {
-                let keep_alive = request.keep_alive && fed.get() && !worker.is_leaving();
+                let keep_alive = request.keep_alive && fed.get() && !exchange.borrow().0.is_leaving();
                 let back = returning(&sent.response, request.version, is_head, keep_alive);
                 note(&exchange, &sent);
                 let given = tokio::select! {
@@ -322,12 +322,18 @@ pub(super) async fn write(
         match timeout(patience, written).await {
             Ok(Ok(n)) => sent += n,
             Ok(Err(e)) => return Err(disconnected(&e)),
-            Err(_) => {
-                exchange.borrow().0.worker.telemetry.limit_hit(Limit::Write);
-                return Err(Failure::new(Cause::ClientDisconnected, "the caller stopped reading the answer"));
-            }
+            Err(_) => return Err(stopped_reading(exchange)),
         }
     }
     out.clear();
-    Ok(())
+    let sent = poll_fn(|cx| exchange.borrow_mut().0.io.poll_sent(cx));
+    match timeout(patience, sent).await {
+        Ok(sent) => sent.map_err(|e| disconnected(&e)),
+        Err(_) => Err(stopped_reading(exchange)),
+    }
+}
+
+fn stopped_reading(exchange: &RefCell<(&mut Caller, &mut Record)>) -> Failure {
+    exchange.borrow().0.worker.telemetry.limit_hit(Limit::Write);
+    Failure::new(Cause::ClientDisconnected, "the caller stopped reading the answer")
 }

@@ -36,23 +36,26 @@ pub(super) async fn serve(mut caller: Box<Caller>) {
     loop {
         let port = caller.worker.port(caller.port);
         if caller.inbox.is_empty() && !wait_for_request(&mut caller, &port).await {
-            return;
+            return caller.io.say_goodbye();
         }
-        match Box::pin(one(&mut caller, &port)).await {
+        match Box::pin(one(&mut caller)).await {
             Next::KeepAlive => {}
-            Next::Close => return,
-            Next::Linger => return Box::pin(linger(&mut caller)).await,
+            Next::Close => return caller.io.say_goodbye(),
+            Next::Linger => return Box::pin(caller.linger()).await,
         }
     }
 }
 
 /// Waits for a request's first byte; `false` where the connection ended, or was idle too long.
 async fn wait_for_request(caller: &mut Caller, port: &Port) -> bool {
-    match caller.read(port.timeouts.idle, Awaited::Next).await {
+    let age_left = caller.retires.map(|retires| retires.saturating_duration_since(Instant::now()));
+    let within = age_left.map_or(port.timeouts.idle, |left| left.min(port.timeouts.idle));
+    match caller.read(within, Awaited::Next).await {
         Ok(()) => true,
         Err(why) => {
             if matches!(why, NoBytes::Expired) {
-                caller.worker.telemetry.limit_hit(Limit::Idle);
+                let old = within < port.timeouts.idle;
+                caller.worker.telemetry.limit_hit(if old { Limit::Age } else { Limit::Idle });
             }
             false
         }
@@ -60,8 +63,10 @@ async fn wait_for_request(caller: &mut Caller, port: &Port) -> bool {
 }
 
 /// One request, whose first bytes are there, to its end.
-async fn one(caller: &mut Caller, port: &Port) -> Next {
+async fn one(caller: &mut Caller) -> Next {
     let worker = caller.worker.clone();
+    // Taken now, not before the wait: what was reloaded meanwhile holds.
+    let port = &worker.port(caller.port);
     let mut head = worker.request_heads.take();
     head.reset();
     match read_head(caller, port, &mut head).await {
@@ -117,7 +122,7 @@ async fn request(caller: &mut Caller, port: &Port, head: RequestHead, length: us
     let worker = caller.worker.clone();
     let admitted = {
         let bytes = caller.inbox.filled();
-        let facts = heads::facts(&head, bytes);
+        let facts = heads::facts(&head, bytes, caller.who.scheme());
         let edits = &mut *worker.edits.borrow_mut();
         let refused = matches!(head.method(), Method::Connect | Method::Trace);
         let admitted = stages::admit(&worker, port, &caller.who, &facts, &mut record, edits);
@@ -145,7 +150,7 @@ async fn refuse(caller: &mut Caller, failure: &Failure, record: &mut Record, is_
     if failure.cause == Cause::ClientDisconnected {
         return Next::Close;
     }
-    let close = close || caller.worker.is_leaving();
+    let close = close || caller.is_leaving();
     let mut out = Vec::with_capacity(512);
     refusal::write_http1(&mut out, failure, is_head, close);
     record.responded(failure.cause.status());
@@ -159,7 +164,7 @@ async fn refuse(caller: &mut Caller, failure: &Failure, record: &mut Record, is_
                 std::task::Poll::Pending => return caller.deadline.poll_expired(cx).map(|()| false),
             }
         }
-        std::task::Poll::Ready(true)
+        caller.io.poll_sent(cx).map(|sent| sent.is_ok())
     });
     match written.await {
         true if close => Next::Linger,
@@ -170,33 +175,6 @@ async fn refuse(caller: &mut Caller, failure: &Failure, record: &mut Record, is_
 
 /// How long a caller may take to read an answer of some hundred bytes.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a closing connection is read from at most, and what it may send in the meantime.
-const LINGER: Duration = Duration::from_secs(5);
-const LINGER_BYTES: usize = 16 * 1024 * 1024;
-
-/// Ends our side and reads what the caller still sends, unseen, until it ends its own.
-async fn linger(caller: &mut Caller) {
-    if std::future::poll_fn(|cx| caller.io.poll_end(cx)).await.is_err() {
-        return;
-    }
-    let ends = Instant::now() + LINGER;
-    caller.deadline.set(Some(ends));
-    let mut left = LINGER_BYTES;
-    let worker = caller.worker.clone();
-    std::future::poll_fn(|cx| {
-        while left > 0 {
-            let scratch = &mut *worker.scratch.borrow_mut();
-            match caller.io.poll_read_slice(cx, scratch) {
-                std::task::Poll::Ready(Ok(n)) if n > 0 => left = left.saturating_sub(n),
-                std::task::Poll::Ready(_) => return std::task::Poll::Ready(()),
-                std::task::Poll::Pending => return caller.deadline.poll_expired(cx),
-            }
-        }
-        std::task::Poll::Ready(())
-    })
-    .await;
-}
-
 /// What a codec error of the caller's bytes means.
 fn malformed(e: h1::Error) -> Failure {
     let cause = match e.kind() {

@@ -176,7 +176,7 @@ impl Pump {
             self.unsent.clear();
             self.sent = 0;
         }
-        Poll::Ready(Ok(()))
+        to.poll_sent(cx)
     }
 
     /// Gives up the possibility to repeat: from here on bytes pass through without being kept.

@@ -97,7 +97,16 @@ where
         };
         let mut caller = TokioIo::new(caller);
         let early = (&b""[..], &early[..]);
-        tunnel::between(&worker, &mut caller, &mut app, early, &mut Deadline::new(), &mut call.record).await;
+        tunnel::between(
+            &worker,
+            &mut caller,
+            &mut app,
+            early,
+            &mut Deadline::new(),
+            &mut call.record,
+            tunnel::for_good,
+        )
+        .await;
     });
     let mut response = Response::new(Answer::Tunnel);
     *response.headers_mut() = headers;

@@ -14,7 +14,7 @@ fn bad(detail: &'static str) -> Failure {
 }
 
 /// The facts of a request, if it can be read in one way only once it stands as HTTP/1.1 before the app.
-pub(super) fn facts<'r>(request: &'r Request<Incoming>, port: &Port) -> Result<Head<'r>, Failure> {
+pub(super) fn facts<'r>(request: &'r Request<Incoming>, port: &Port, scheme: Scheme) -> Result<Head<'r>, Failure> {
     let headers = request.headers();
     check_method(request)?;
     if headers.len() > port.limits.head_fields {
@@ -43,7 +43,7 @@ pub(super) fn facts<'r>(request: &'r Request<Incoming>, port: &Port) -> Result<H
     if headers.get_all(header::CONTENT_LENGTH).iter().count() > 1 {
         return Err(bad("more than one content-length field"));
     }
-    let mut head = Head::new(Version::Http2, Scheme::Http, request.method().as_str(), authority, path);
+    let mut head = Head::new(Version::Http2, scheme, request.method().as_str(), authority, path);
     head.query = request.uri().query();
     let mut seen = FieldSet::default();
     for (name, value) in headers {

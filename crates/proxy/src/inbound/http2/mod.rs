@@ -100,7 +100,7 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Serves streams until the connection ends: at the caller's wish, after an idle time, or because the sidecar leaves.
 pub(super) async fn serve(caller: Box<Caller>, port: Arc<Port>) {
-    let Caller { worker, port: index, io, inbox, mut deadline, who, .. } = *caller;
+    let Caller { worker, port: index, io, inbox, mut deadline, who, retires, .. } = *caller;
     let connection = Rc::new(Connection {
         worker: worker.clone(),
         port: index,
@@ -131,14 +131,19 @@ pub(super) async fn serve(caller: Box<Caller>, port: Arc<Port>) {
                 return Poll::Ready(result);
             }
             let patience = if leaving { LEAVE_WITHIN } else { port.timeouts.idle };
-            let idle = poll_idle(cx, &connection, patience, &mut deadline);
+            let until = retires.filter(|_| !leaving);
+            let idle = poll_idle(cx, &connection, patience, until, &mut deadline);
             if leaving && idle {
                 return Poll::Ready(Ok(()));
             }
-            if leaving || !(idle || worker.phase() >= Phase::Draining) {
+            let old = until.is_some_and(|until| until <= Instant::now());
+            if leaving || !(idle || old || worker.phase() >= Phase::Draining) {
                 return Poll::Pending;
             }
-            if idle {
+            if old {
+                worker.telemetry.limit_hit(Limit::Age);
+                connection.quiet_since.set(Instant::now());
+            } else if idle {
                 worker.telemetry.limit_hit(Limit::Idle);
                 connection.quiet_since.set(Instant::now());
             }
@@ -152,12 +157,19 @@ pub(super) async fn serve(caller: Box<Caller>, port: Arc<Port>) {
     }
 }
 
-/// Whether no stream was open for so long.
-fn poll_idle(cx: &mut Context<'_>, connection: &Connection, patience: Duration, deadline: &mut Deadline) -> bool {
+/// Whether no stream was open for so long; wakes the connection no later than `until`.
+fn poll_idle(
+    cx: &mut Context<'_>,
+    connection: &Connection,
+    patience: Duration,
+    until: Option<Instant>,
+    deadline: &mut Deadline,
+) -> bool {
     let busy = connection.open.get() > 0;
     let since = if busy { Instant::now() } else { connection.quiet_since.get() };
-    deadline.set(Some(since + patience));
-    deadline.poll_expired(cx).is_ready()
+    let idle_at = since + patience;
+    deadline.set(Some(until.map_or(idle_at, |until| until.min(idle_at))));
+    deadline.poll_expired(cx).is_ready() && idle_at <= Instant::now()
 }
 
 /// One request: through the stages, and to the app in the protocol it speaks.
@@ -170,7 +182,7 @@ async fn handle(stream: Stream, request: Request<Incoming>) -> Result<Response<A
     let is_head = request.method() == Method::HEAD;
     let admitted = {
         let edits = &mut *worker.edits.borrow_mut();
-        heads::facts(&request, &port).and_then(|head| {
+        heads::facts(&request, &port, connection.who.scheme()).and_then(|head| {
             let permit = stages::admit(worker, &port, &connection.who, &head, &mut record, edits)?;
             let upgrade = heads::check_method(&request)?;
             let to_http2 = port.protocol == Protocol::H2c || (port.protocol == Protocol::Auto && head.is_grpc());

@@ -1,0 +1,32 @@
+//! Proving who we are and checking who they are: where our certificate and the bundles we trust come from, the rules of
+//! X.509-SVIDs, and the TLS configurations made of both. Private keys never leave this crate.
+//!
+//! An [`Identity`] is asked for a configuration at each handshake; what a source has renewed since is in it, and what has
+//! expired or was withdrawn is not.
+
+mod bundles;
+mod certificate;
+mod config;
+mod fault;
+mod identity;
+mod key_pair;
+mod pem;
+mod settings;
+mod source;
+mod svid;
+mod verify;
+
+pub use certificate::CertificateInfo;
+pub use config::{Alpn, Expected};
+pub use fault::fault;
+pub use identity::{Identity, Status, Unready};
+pub use key_pair::KeyPair;
+pub use pem::LoadError;
+pub use settings::{Files, Settings, Source};
+pub use verify::{Peer, peer};
+
+/// The one cryptography provider: AWS-LC, X25519MLKEM768 first.
+fn provider() -> &'static std::sync::Arc<rustls::crypto::CryptoProvider> {
+    static PROVIDER: std::sync::OnceLock<std::sync::Arc<rustls::crypto::CryptoProvider>> = std::sync::OnceLock::new();
+    PROVIDER.get_or_init(|| std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+}

@@ -1,0 +1,181 @@
+//! TLS from the caller: told from plaintext by its first byte, ended here, and the caller's proof taken down.
+
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use identity::Alpn;
+use model::{Cause, Failure, TlsFault};
+use net::{Detected, HandshakeError};
+use rustls::{ServerConfig, ServerConnection};
+use telemetry::{Limit, Record};
+use tokio::time::Instant;
+
+use crate::config::{Port, Protocol, Tls};
+use crate::inbound::caller::{Awaited, Caller, NoBytes, Proven};
+use crate::inbound::{disconnected, stages};
+use crate::worker::Worker;
+
+/// The first byte of every ClientHello: a record of content type handshake (RFC 8446, 5.1). No request begins with it.
+const HANDSHAKE_RECORD: u8 = 0x16;
+
+/// What is known of a connection once TLS is out of the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// Nothing agreed on: the bytes must tell.
+    Open,
+    /// What the handshake agreed on.
+    Agreed(Detected),
+    /// The connection is over, and told about.
+    Over,
+}
+
+/// Ends the caller's TLS, where the port takes TLS and the caller speaks it.
+pub(super) async fn terminate(caller: &mut Caller, port: &Port) -> Begun {
+    if matches!(port.tls, Tls::Disabled) {
+        return Begun::Open;
+    }
+    match first_byte(caller, port).await {
+        Ok(Some(HANDSHAKE_RECORD)) => {}
+        Ok(Some(_)) if opaque(port) && !matches!(port.tls, Tls::Permissive) => {
+            fail(caller, Cause::TlsRequired, "plaintext where only TLS is taken".into());
+            caller.io.reset_on_close();
+            return Begun::Over;
+        }
+        Ok(Some(_)) => return Begun::Open,
+        // A load balancer's bare health check connects and closes.
+        Ok(None) => return Begun::Over,
+        Err(failure) => {
+            caller.worker.telemetry.connection_failed(caller.port, &failure);
+            return Begun::Over;
+        }
+    }
+    let ended = handshake(caller, port).await;
+    caller.worker.telemetry.handshake(ended.as_ref().map(|_| ()).map_err(|(fault, _)| *fault));
+    match ended {
+        Ok(agreed) => agreed,
+        Err((fault, detail)) => {
+            fail(caller, Cause::TlsHandshake, format!("{}: {detail}", fault.label()).into());
+            // The alert is the last thing sent; what the caller still sends must not make the kernel reset it away.
+            caller.io.leave_tls();
+            caller.linger().await;
+            Begun::Over
+        }
+    }
+}
+
+fn opaque(port: &Port) -> bool {
+    port.protocol == Protocol::Tcp
+}
+
+/// Waits for the first byte. `None` where the connection ended in silence.
+async fn first_byte(caller: &mut Caller, port: &Port) -> Result<Option<u8>, Failure> {
+    if caller.inbox.is_empty() {
+        match caller.read(port.timeouts.idle, Awaited::First).await {
+            Ok(()) => {}
+            Err(NoBytes::Failed(e)) => return Err(disconnected(&e)),
+            Err(NoBytes::Ended | NoBytes::Closing | NoBytes::Expired) => return Ok(None),
+        }
+    }
+    Ok(caller.inbox.filled().first().copied())
+}
+
+/// A line in the log for a connection that never had a request.
+fn fail(caller: &Caller, cause: Cause, detail: Cow<'static, str>) {
+    let client = stages::client_of(&caller.who);
+    let mut record = Record::begin(&caller.worker.telemetry, caller.port, caller.who.peer, client);
+    record.opaque();
+    record.place(&caller.worker.lookup.borrow_mut().place(client.ip));
+    record.fail(&Failure::new(cause, detail));
+}
+
+type Fault = (TlsFault, Cow<'static, str>);
+
+/// The handshake, step by step as the caller's messages come, and what it proved.
+async fn handshake(caller: &mut Caller, port: &Port) -> Result<Begun, Fault> {
+    let worker = caller.worker.clone();
+    let Some(_one_of_many) = worker.shared.begin_handshake(port.limits.handshakes) else {
+        worker.telemetry.limit_hit(Limit::Handshakes);
+        return Err((TlsFault::Limit, "limits.handshakes is reached".into()));
+    };
+    let config = config(&worker, port)?;
+    let connection = ServerConnection::new(config).map_err(failed)?;
+    caller.deadline.set(Some(Instant::now() + port.timeouts.handshake));
+    let mut turn = worker.handshake_turn().await;
+    let read = std::mem::take(&mut caller.inbox);
+    let mut step = match caller.io.begin_tls(connection.into(), read.filled()) {
+        Ok(()) => poll_fn(|cx| Poll::Ready(caller.io.poll_handshake(cx))).await,
+        Err(e) => {
+            poll_fn(|cx| caller.io.poll_tell(cx)).await;
+            return Err(failed(e));
+        }
+    };
+    drop(read);
+    loop {
+        // One handshake takes a step, then whatever else is ready gets its turn: a storm of them starves nobody.
+        tokio::task::yield_now().await;
+        drop(turn);
+        match step {
+            Poll::Ready(Ok(())) => return Ok(proven(caller, port)),
+            Poll::Ready(Err(HandshakeError::Tls(e))) => return Err(failed(e)),
+            Poll::Ready(Err(HandshakeError::Ended)) => {
+                return Err((TlsFault::Disconnected, "the caller left within the handshake".into()));
+            }
+            Poll::Ready(Err(HandshakeError::Io(e))) => return Err((TlsFault::Disconnected, e.to_string().into())),
+            Poll::Pending => {}
+        }
+        if !more(caller).await {
+            worker.telemetry.limit_hit(Limit::HandshakeTimeout);
+            return Err((TlsFault::Timeout, "the handshake did not end in time".into()));
+        }
+        turn = worker.handshake_turn().await;
+        step = poll_fn(|cx| Poll::Ready(caller.io.poll_handshake(cx))).await;
+    }
+}
+
+/// Waits until the handshake can go on; `false` where it took too long.
+async fn more(caller: &mut Caller) -> bool {
+    poll_fn(|cx| match caller.io.poll_handshake_ready(cx) {
+        Poll::Ready(()) => Poll::Ready(true),
+        Poll::Pending => caller.deadline.poll_expired(cx).map(|()| false),
+    })
+    .await
+}
+
+fn failed(e: rustls::Error) -> Fault {
+    (identity::fault(&e), e.to_string().into())
+}
+
+fn config(worker: &Rc<Worker>, port: &Port) -> Result<Arc<ServerConfig>, Fault> {
+    match &port.tls {
+        Tls::Server(pair) => Ok(pair.server()),
+        _ => {
+            let alpn = if opaque(port) { Alpn::Opaque } else { Alpn::Http };
+            worker.shared.identity.server(alpn).map_err(|e| (TlsFault::OwnIdentity, e.to_string().into()))
+        }
+    }
+}
+
+/// Takes down what the handshake proved and agreed on.
+fn proven(caller: &mut Caller, port: &Port) -> Begun {
+    let worker = caller.worker.clone();
+    let Some(session) = caller.io.session() else { return Begun::Open };
+    let agreed = match session.alpn_protocol() {
+        Some(b"h2") => Begun::Agreed(Detected::Http2),
+        Some(b"http/1.1") => Begun::Agreed(Detected::Http1),
+        _ => Begun::Open,
+    };
+    caller.who.tls = true;
+    if let Some(peer) = identity::peer(session.peer_certificates()) {
+        let own = worker.shared.identity.id();
+        let own = own.as_ref().map_or("", |id| id.as_str());
+        // A SPIFFE ID has no character that would need quoting here.
+        let forwarded = format!("By={own};Hash={};URI={}", peer.hash, peer.id).into();
+        caller.who.proven = Some(Rc::new(Proven { id: peer.id, forwarded }));
+        let age = port.timeouts.max_age.mul_f64(0.9 + 0.2 * worker.random.borrow_mut().f64());
+        caller.retires = Some(Instant::now() + age);
+    }
+    agreed
+}
