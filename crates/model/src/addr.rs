@@ -83,6 +83,16 @@ pub enum Direction {
     Outbound,
 }
 
+impl Direction {
+    /// `inbound` or `outbound`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
 /// An IPv4-mapped IPv6 address as the IPv4 address it stands for (RFC 4291, 2.5.5.2); any other as it is.
 pub fn canonical_ip(ip: IpAddr) -> IpAddr {
     match ip {

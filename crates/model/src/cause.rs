@@ -37,6 +37,9 @@ pub enum Cause {
     AppUnreachable,
     /// The app's socket did not accept in time.
     AppConnectTimeout,
+    /// The TLS handshake with a service that the app calls failed; the detail begins with a
+    /// [`TlsFault`](crate::TlsFault)'s label.
+    UpstreamTls,
     /// The app accepted the request but did not begin to answer in time.
     AppTimeout,
     /// The app closed the connection before it began to answer, and the request could not be repeated safely.
@@ -64,7 +67,7 @@ pub enum Fault {
 
 impl Cause {
     /// Every cause, for registering metrics.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::BadRequest,
         Self::TargetTooLong,
         Self::HeadTooLarge,
@@ -81,6 +84,7 @@ impl Cause {
         Self::ConnectionLimit,
         Self::AppUnreachable,
         Self::AppConnectTimeout,
+        Self::UpstreamTls,
         Self::AppTimeout,
         Self::AppClosed,
         Self::AppBroken,
@@ -141,6 +145,7 @@ impl Cause {
             Self::AppConnectTimeout => {
                 ("app_connect_timeout", 503, App, "The app did not accept the connection in time.")
             }
+            Self::UpstreamTls => ("upstream_tls", 502, App, "The service could not be verified, or did not accept us."),
             Self::AppTimeout => ("app_timeout", 504, App, "The app did not begin to answer in time."),
             Self::AppClosed => ("app_closed", 502, App, "The app closed the connection before it answered."),
             Self::AppBroken => ("app_broken", 502, App, "The app broke off within its answer."),

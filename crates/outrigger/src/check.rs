@@ -48,10 +48,10 @@ fn problems(config: &Config) -> Vec<String> {
             problems.push(format!("access_log.output: cannot append to {}: {e}", path.display()));
         }
     }
-    for port in &config.snapshot.ports {
+    for port in config.snapshot.ports.iter().filter(|port| port.direction == model::Direction::Inbound) {
         for (addr, app) in local_addresses()
             .iter()
-            .flat_map(|ip| port.app.iter().map(move |app| (SocketAddr::new(*ip, app.port()), app)))
+            .flat_map(|ip| port.upstream.addrs.iter().map(move |app| (SocketAddr::new(*ip, app.port()), app)))
         {
             if app.ip().is_loopback() && TcpStream::connect_timeout(&addr, Duration::from_millis(200)).is_ok() {
                 problems.push(format!(

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use geo::Geo;
 use identity::Identity;
+use model::Direction;
 use proxy::config::Tls;
 use proxy::{Capacity, Phase, Shared, Workers};
 use telemetry::Telemetry;
@@ -152,7 +153,16 @@ fn room_for_connections(config: &Config) -> usize {
 
 fn introduce(config: &Config, geo: &Geo) {
     for port in &config.snapshot.ports {
-        tracing::info!("port {}: listening on {} for the app at {}", port.name, port.listen, port.app[0]);
+        let upstream = port.upstream.addrs[0];
+        match port.direction {
+            Direction::Inbound => {
+                tracing::info!("port {}: listening on {} for the app at {upstream}", port.name, port.listen);
+            }
+            Direction::Outbound => {
+                let how = if port.upstream.expected.is_some() { "mutual TLS" } else { "plaintext" };
+                tracing::info!("service {}: listening on {}, calls {upstream} over {how}", port.name, port.listen);
+            }
+        }
     }
     tracing::info!("probes and metrics on {}, status on {}", config.admin.public, config.admin.private);
     let state = geo.state();

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use geo::AddressPolicy;
-use identity::KeyPair;
-use model::Policy;
+use identity::{Expected, KeyPair};
+use model::{Direction, Policy};
 
 /// The configuration as of one reload.
 #[derive(Debug)]
@@ -23,9 +23,11 @@ pub struct Port {
     pub name: Box<str>,
     /// Where to listen. `[::]` takes IPv4 as well.
     pub listen: SocketAddr,
-    /// Where the app may listen, tried in order until one accepts: usually 127.0.0.1, then `[::1]`. Never empty.
-    pub app: Vec<SocketAddr>,
-    /// What the app speaks.
+    /// Which way requests go: to the app, or from it.
+    pub direction: Direction,
+    /// Where they go.
+    pub upstream: Upstream,
+    /// What is spoken there.
     pub protocol: Protocol,
     /// Whether connections begin with a PROXY protocol header.
     pub proxy_protocol: ProxyProtocol,
@@ -41,6 +43,29 @@ pub struct Port {
     pub limits: Limits,
     /// Bounds on time.
     pub timeouts: Timeouts,
+}
+
+/// Where requests go: the app behind a port, or a service that the app calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Upstream {
+    /// Addresses, tried in order until one accepts: for an app usually 127.0.0.1, then `[::1]`. Never empty.
+    pub addrs: Vec<SocketAddr>,
+    /// Mutual TLS, and who must be there; without it, plaintext. There is no falling back from one to the other.
+    pub expected: Option<Expected>,
+    /// The host requests name there; by default the one they came with.
+    pub host: Option<Box<str>>,
+}
+
+impl Upstream {
+    /// An app in plaintext.
+    pub fn app(addrs: Vec<SocketAddr>) -> Self {
+        Self { addrs, ..Self::default() }
+    }
+
+    /// The host that a request which came for `authority` names.
+    pub(crate) fn host<'a>(&'a self, authority: &'a str) -> &'a str {
+        self.host.as_deref().unwrap_or(authority)
+    }
 }
 
 /// What the app behind a port speaks.

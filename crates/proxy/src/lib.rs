@@ -6,6 +6,7 @@
 
 mod app;
 pub mod config;
+mod handshake;
 mod inbound;
 mod lifecycle;
 mod listener;

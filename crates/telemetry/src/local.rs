@@ -117,6 +117,14 @@ impl Local {
         }
     }
 
+    /// A TLS handshake with a service that the app calls ended.
+    pub fn upstream_handshake(&self, ended: Result<(), TlsFault>) {
+        match ended {
+            Ok(()) => self.shard.upstream_handshakes.add(1),
+            Err(fault) => self.shard.upstream_handshake_faults[fault as usize].add(1),
+        }
+    }
+
     /// Accepting paused for want of file descriptors or memory.
     pub fn accept_backoff(&self) {
         self.shard.accept_backoffs.add(1);

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use model::{Cause, ClientAddr, Code, Facts, Failure, PeerAddr, Place, Scheme, Scope, Version};
+use model::{Cause, ClientAddr, Code, Direction, Facts, Failure, PeerAddr, Place, Scheme, Scope, Version};
 
 use crate::country;
 use crate::line::{Event, Text};
@@ -33,6 +33,7 @@ pub(crate) struct Data {
     pub(crate) method: usize,
     pub(crate) version: Option<Version>,
     pub(crate) scheme: Scheme,
+    pub(crate) direction: Direction,
     pub(crate) country: Option<Code>,
     pub(crate) scope: Scope,
     pub(crate) asn: Option<u32>,
@@ -78,6 +79,7 @@ impl Record {
     pub fn facts(&mut self, facts: &Facts<'_>) {
         let Some(data) = &mut self.data else { return };
         data.client = facts.client;
+        data.direction = facts.direction;
         if let Some(identity) = facts.identity {
             data.set(Text::Identity, identity.as_str().as_bytes(), MAX_PATH);
         }
@@ -226,8 +228,10 @@ impl Drop for Record {
         let now = Instant::now();
         if data.is_http() {
             shard.request(data.method, data.status(), now.saturating_duration_since(data.started));
-            let place = data.country_place.unwrap_or(country::PLACES - 1);
-            self.local.shard.countries[place].add(1);
+            if data.direction == Direction::Inbound {
+                let place = data.country_place.unwrap_or(country::PLACES - 1);
+                self.local.shard.countries[place].add(1);
+            }
         }
         let event = if data.has_line { Event::End } else { Event::Request };
         self.local.write(&data, event, now);
@@ -245,6 +249,7 @@ impl Data {
             method: METHODS.len() - 1,
             version: None,
             scheme: Scheme::Http,
+            direction: Direction::Inbound,
             country: None,
             scope: Scope::of(client.ip),
             asn: None,

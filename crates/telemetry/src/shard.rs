@@ -114,6 +114,9 @@ pub(crate) struct Shard {
     /// TLS handshakes with callers: those that succeeded, and the others by fault.
     pub(crate) handshakes: Count,
     pub(crate) handshake_faults: [Count; TlsFault::ALL.len()],
+    /// The same with services that the app calls.
+    pub(crate) upstream_handshakes: Count,
+    pub(crate) upstream_handshake_faults: [Count; TlsFault::ALL.len()],
     pub(crate) informational_dropped: Count,
     pub(crate) accept_backoffs: Count,
     pub(crate) retries: Count,
@@ -147,6 +150,8 @@ impl Shard {
             http2_errors: Default::default(),
             handshakes: Count::default(),
             handshake_faults: Default::default(),
+            upstream_handshakes: Count::default(),
+            upstream_handshake_faults: Default::default(),
             informational_dropped: Count::default(),
             accept_backoffs: Count::default(),
             retries: Count::default(),

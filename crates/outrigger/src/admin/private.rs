@@ -60,7 +60,7 @@ async fn status(Shown(state): Shown<Arc<State>>) -> Response {
     let ports: Vec<_> = snapshot
         .ports
         .iter()
-        .map(|port| json!({"name": port.name, "listen": port.listen.to_string(), "app": port.app.iter().map(ToString::to_string).collect::<Vec<_>>(), "tls": port.tls.as_str()}))
+        .map(|port| json!({"name": port.name, "listen": port.listen.to_string(), "direction": port.direction.as_str(), "upstream": port.upstream.addrs.iter().map(ToString::to_string).collect::<Vec<_>>(), "tls": port.tls.as_str(), "upstream_tls": if port.upstream.expected.is_some() { "mtls" } else { "disabled" }}))
         .collect();
     let (generation, last_error) = {
         let changing = state.changing();

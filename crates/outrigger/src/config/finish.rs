@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use geo::{AddressPolicy, Proxies, Trust};
-use proxy::config::{GeoHeaders, Limits, Port, Protocol, ProxyProtocol, Snapshot, Timeouts};
+use proxy::config::{GeoHeaders, Limits, Port, Protocol, ProxyProtocol, Snapshot, Timeouts, Upstream};
 
 use super::error::Wrong;
 use super::tree::{Kind, Value};
-use super::{Admin, AppProbe, Config, Drain, Overrides, de, raw, security};
+use super::{Admin, AppProbe, Config, Drain, Overrides, de, outbound, raw, security};
 
 /// Keys of the design that this version does not have yet: refused by name, not as unknown.
-const NOT_YET: &[&str] = &["outbound", "tracing", "inbound.rate_limits", "metrics.app"];
+const NOT_YET: &[&str] = &["outbound.listen", "outbound.unmatched", "tracing", "inbound.rate_limits", "metrics.app"];
 
 /// Makes a configuration of a tree, or says all that is wrong with it.
 pub(super) fn finish(tree: &Value, overrides: &Overrides) -> Result<Config, Vec<Wrong>> {
@@ -75,7 +75,12 @@ pub(super) fn finish(tree: &Value, overrides: &Overrides) -> Result<Config, Vec<
         admin: [public.port(), private.port()],
         has_identity: identity.source != identity::Source::None,
     };
-    let ports = ports(tree, &around, &mut wrongs);
+    let has_identity = around.has_identity;
+    let mut ports = ports(tree, &around, &mut wrongs);
+    let mut check = |key: &str, problem: Option<String>| {
+        wrongs.extend(problem.map(|message| locate(tree, key, message)));
+    };
+    outbound::services(&file.outbound, has_identity, &mut ports, &mut check);
     if !wrongs.is_empty() {
         return Err(wrongs);
     }
@@ -296,21 +301,16 @@ fn port(raw: &raw::Port, tree: &Value, around: &Around<'_>, before: &[Arc<Port>]
     Ok(Port {
         name: name.into(),
         listen,
-        app,
-        protocol: match raw.protocol {
-            None | Some(raw::Protocol::Auto) => Protocol::Auto,
-            Some(raw::Protocol::Http1) => Protocol::Http1,
-            Some(raw::Protocol::H2c) => Protocol::H2c,
-            Some(raw::Protocol::Tls) => Protocol::Tls,
-            Some(raw::Protocol::Tcp) => Protocol::Tcp,
-        },
+        direction: model::Direction::Inbound,
+        upstream: Upstream::app(app),
+        protocol: raw.protocol.map_or(Protocol::Auto, protocol),
         proxy_protocol,
         tls,
         address,
         geo_headers: geo_headers(around.geo),
         policy,
         limits,
-        timeouts: timeouts(raw),
+        timeouts: timeouts_of(&raw.limits, &raw.timeouts),
     })
 }
 
@@ -394,18 +394,28 @@ fn limits(raw: &raw::Port, check: &mut impl FnMut(&str, Option<String>)) -> Limi
     limits
 }
 
-fn timeouts(raw: &raw::Port) -> Timeouts {
+pub(super) fn protocol(raw: raw::Protocol) -> Protocol {
+    match raw {
+        raw::Protocol::Auto => Protocol::Auto,
+        raw::Protocol::Http1 => Protocol::Http1,
+        raw::Protocol::H2c => Protocol::H2c,
+        raw::Protocol::Tls => Protocol::Tls,
+        raw::Protocol::Tcp => Protocol::Tcp,
+    }
+}
+
+pub(super) fn timeouts_of(limits: &raw::Limits, timeouts: &raw::Timeouts) -> Timeouts {
     let defaults = Timeouts::default();
     let or = |time: Option<super::units::Time>, default| time.map_or(default, |time| time.0);
     Timeouts {
-        head: or(raw.limits.head.timeout, defaults.head),
-        idle: or(raw.limits.idle_timeout, defaults.idle),
-        body: or(raw.limits.body_timeout, defaults.body),
-        write: or(raw.limits.write_timeout, defaults.write),
-        handshake: or(raw.limits.handshake_timeout, defaults.handshake),
-        max_age: or(raw.limits.max_connection_age, defaults.max_age),
-        connect: or(raw.timeouts.connect, defaults.connect),
-        response: raw.timeouts.response.map_or(defaults.response, |time| Some(time.0).filter(|time| !time.is_zero())),
+        head: or(limits.head.timeout, defaults.head),
+        idle: or(limits.idle_timeout, defaults.idle),
+        body: or(limits.body_timeout, defaults.body),
+        write: or(limits.write_timeout, defaults.write),
+        handshake: or(limits.handshake_timeout, defaults.handshake),
+        max_age: or(limits.max_connection_age, defaults.max_age),
+        connect: or(timeouts.connect, defaults.connect),
+        response: timeouts.response.map_or(defaults.response, |time| Some(time.0).filter(|time| !time.is_zero())),
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct File {
     #[schemars(with = "Inbound")]
     #[allow(dead_code)]
     inbound: serde::de::IgnoredAny,
+    /// From the app to the services that it calls.
+    pub(crate) outbound: Outbound,
     /// Where addresses are.
     pub(crate) geo: Geo,
     /// What of a caller may be recorded, in log and pages alike.
@@ -146,6 +148,60 @@ with_inbound_keys! {
         /// What the app speaks. `auto` (the default): HTTP/1.1, and HTTP/2 for gRPC. `tls` and `tcp` pass bytes through.
         protocol: Option<Protocol>,
     }
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Outbound {
+    /// Services that the app calls, each at a listener of its own. Number and addresses do not reload.
+    pub(crate) services: Vec<Service>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Service {
+    /// The name in log, metrics and status.
+    pub(crate) name: String,
+    /// Where the app calls it: a loopback address with a port.
+    pub(crate) listen: Addr,
+    /// The names it goes by: requests name the first of them, whatever host they came with. Default: as they came.
+    #[serde(default)]
+    pub(crate) hosts: Vec<String>,
+    /// What is spoken there. `auto` (the default): what the app speaks. `tcp` passes bytes through.
+    #[serde(default)]
+    pub(crate) protocol: Option<Protocol>,
+    /// Where it is.
+    pub(crate) endpoints: Endpoints,
+    /// How it is reached. Default: in plaintext.
+    #[serde(default)]
+    pub(crate) tls: ServiceTls,
+    /// Bounds on what it may take.
+    #[serde(default)]
+    pub(crate) timeouts: Timeouts,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Endpoints {
+    /// Addresses with ports, tried in order until one accepts.
+    #[serde(rename = "static")]
+    pub(crate) fixed: Vec<Addr>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ServiceTls {
+    /// `disabled` (the default), or `mtls`: mutual TLS, and never anything else.
+    pub(crate) mode: Option<ServiceTlsMode>,
+    /// With `mtls`: who must be there; `/*` at the end stands for all below. Required.
+    pub(crate) expect: Option<Identities>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ServiceTlsMode {
+    Disabled,
+    Mtls,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]

@@ -42,7 +42,7 @@ const MINIMAL: &str = "version: 1\ninbound:\n  ports: [{listen: 6143, app: 8080}
 fn the_minimal_file_is_enough() {
     let config = load("minimal", MINIMAL).unwrap();
     let port = &config.snapshot.ports[0];
-    assert_eq!((port.listen.to_string().as_str(), port.app.len(), &*port.name), ("[::]:6143", 2, "6143"));
+    assert_eq!((port.listen.to_string().as_str(), port.upstream.addrs.len(), &*port.name), ("[::]:6143", 2, "6143"));
     assert_eq!(port.address.trusted, geo::Trust::Nobody);
     assert_eq!(
         (config.admin.public.to_string().as_str(), config.admin.private.to_string().as_str()),
@@ -89,7 +89,7 @@ admin:
     .unwrap();
     let [web, no, hops] = &config.snapshot.ports[..] else { panic!("three ports") };
     assert_eq!((web.limits.head_fields, no.limits.head_fields, no.limits.head_bytes), (50, 60, 16 << 10));
-    assert_eq!((&*no.name, no.protocol, no.app.len()), ("NO", proxy::config::Protocol::H2c, 1));
+    assert_eq!((&*no.name, no.protocol, no.upstream.addrs.len()), ("NO", proxy::config::Protocol::H2c, 1));
     assert_eq!(no.proxy_protocol, proxy::config::ProxyProtocol::Required);
     assert_eq!(hops.address.trusted, geo::Trust::Hops(std::num::NonZeroU8::new(2).unwrap()));
     assert_eq!((web.timeouts.response, web.timeouts.idle.as_secs(), web.timeouts.write.as_secs()), (None, 9, 12));
@@ -119,7 +119,7 @@ fn what_is_wrong_is_told_with_its_place_and_what_was_expected() {
         (
             "strange",
             with("qwertyuiop: 1"),
-            "main.yaml:4:1: found the unknown key \"qwertyuiop\", expected one of version, include, mode, runtime, identity, inbound, geo, privacy, access_log, metrics, admin",
+            "main.yaml:4:1: found the unknown key \"qwertyuiop\", expected one of version, include, mode, runtime, identity, inbound, outbound, geo, privacy, access_log, metrics, admin",
         ),
         (
             "unit",
@@ -313,7 +313,7 @@ fn includes_give_defaults_and_variables_values() {
     let config = files.load(&[("PORT", "7000"), ("APP", "")]).unwrap();
     assert_eq!((config.workers, config.drain.delay.as_secs(), config.drain.deadline.as_secs()), (3, 2, 9));
     assert_eq!(config.telemetry.access_log.format, telemetry::Format::Ecs);
-    assert_eq!(config.snapshot.ports[0].app[0].port(), 8080);
+    assert_eq!(config.snapshot.ports[0].upstream.addrs[0].port(), 8080);
     let told = files.load(&[("PORT", "7000}, x: {")]).unwrap_err();
     assert!(told.contains("found \"7000}, x: {\", expected a port"), "a variable added structure: {told}");
 }

@@ -1,18 +1,18 @@
-//! HTTP/2 to the app, without TLS and by prior knowledge: one connection per worker and app, shared by all streams.
+//! HTTP/2 to the app, by prior knowledge or agreed on in TLS: one connection per worker and app, shared by all streams.
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::net::SocketAddr;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use identity::Alpn;
 use model::{Cause, Failure, Permit};
 
-use super::unreachable;
+use super::connect;
 use super::upload::Upload;
-use crate::config::Port;
+use crate::config::{Port, Upstream};
 use crate::worker::Worker;
 
 /// An answer's head, and how it was come by.
@@ -27,7 +27,7 @@ pub(crate) struct Sent {
 /// A worker's HTTP/2 connections to apps.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
-    clients: RefCell<Vec<(Vec<SocketAddr>, SendRequest<Upload>)>>,
+    clients: RefCell<Vec<(Upstream, SendRequest<Upload>)>>,
 }
 
 impl Clients {
@@ -51,7 +51,7 @@ impl Clients {
                 Ok(response) => return Ok(Sent { response, reused, retried }),
                 Err(e) => e,
             };
-            self.forget(&port.app);
+            self.forget(&port.upstream);
             let unsent = e.take_message();
             let e = e.into_error();
             let spare = spare.filter(|spare| was_refused(&e) || (spare.method().is_idempotent() && was_cut(&e)));
@@ -64,14 +64,15 @@ impl Clients {
     }
 
     async fn client(&self, worker: &Worker, port: &Port) -> Result<(SendRequest<Upload>, bool), Failure> {
-        let kept = self.clients.borrow().iter().find(|(addrs, _)| *addrs == port.app).map(|(_, client)| client.clone());
+        let kept =
+            self.clients.borrow().iter().find(|(kept, _)| *kept == port.upstream).map(|(_, client)| client.clone());
         if let Some(mut client) = kept
             && client.ready().await.is_ok()
         {
             return Ok((client, true));
         }
-        self.forget(&port.app);
-        let io = net::dial(&port.app, port.timeouts.connect).await.map_err(|e| unreachable(&e))?;
+        self.forget(&port.upstream);
+        let io = connect(worker, port, Alpn::Http2).await?;
         let (client, connection) = http2::Builder::new(LocalExec)
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
@@ -88,13 +89,15 @@ impl Clients {
             }
         });
         let mut clients = self.clients.borrow_mut();
-        clients.retain(|(addrs, _)| *addrs != port.app);
-        clients.push((port.app.clone(), client.clone()));
+        clients.retain(|(kept, _)| *kept != port.upstream);
+        clients.push((port.upstream.clone(), client.clone()));
         Ok((client, false))
     }
 
-    fn forget(&self, addrs: &[SocketAddr]) {
-        self.clients.borrow_mut().retain(|(kept, client)| kept != addrs || (!client.is_closed() && client.is_ready()));
+    fn forget(&self, upstream: &Upstream) {
+        self.clients
+            .borrow_mut()
+            .retain(|(kept, client)| kept != upstream || (!client.is_closed() && client.is_ready()));
     }
 
     /// Drops connections the app has closed.

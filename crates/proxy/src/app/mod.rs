@@ -1,21 +1,22 @@
 //! Connections to the app: kept, checked before reuse, and dropped in time. Nobody gets one without a [`Permit`].
 
+mod dial;
 pub(crate) mod http2;
 pub(crate) mod upload;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io;
-use std::net::SocketAddr;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use model::{Cause, Failure, Permit};
+use identity::Alpn;
+use model::{Failure, Permit};
 use net::Io;
 use tokio::time::Instant;
 
-use crate::config::Port;
+use crate::config::{Port, Upstream};
 use crate::worker::Worker;
+pub(crate) use dial::connect;
 
 /// How long an idle connection is kept where the app's `Keep-Alive` does not say less.
 const IDLE: Duration = Duration::from_secs(30);
@@ -34,7 +35,7 @@ pub(crate) struct Apps {
 
 #[derive(Debug)]
 struct App {
-    addrs: Vec<SocketAddr>,
+    upstream: Upstream,
     /// The latest last.
     idle: Vec<Idle>,
 }
@@ -74,22 +75,22 @@ impl Apps {
         port: &Port,
         reuse: Reuse,
     ) -> Result<Taken, Failure> {
-        if let Some(io) = poll_fn(|cx| Poll::Ready(self.take_idle(cx, &port.app, reuse))).await {
+        if let Some(io) = poll_fn(|cx| Poll::Ready(self.take_idle(cx, &port.upstream, reuse))).await {
             worker.telemetry.app_connection(true);
             return Ok(Taken { io, reused: true });
         }
-        let io = net::dial(&port.app, port.timeouts.connect).await.map_err(|e| unreachable(&e))?;
+        let io = connect(worker, port, Alpn::Http1).await?;
         worker.telemetry.app_connection(false);
         Ok(Taken { io, reused: false })
     }
 
     /// The connection used last, if it is still good: the youngest is the one least likely to be closed under us.
-    fn take_idle(&self, cx: &mut Context<'_>, addrs: &[SocketAddr], reuse: Reuse) -> Option<Io> {
+    fn take_idle(&self, cx: &mut Context<'_>, upstream: &Upstream, reuse: Reuse) -> Option<Io> {
         if reuse == Reuse::No {
             return None;
         }
         let mut apps = self.apps.borrow_mut();
-        let idle = &mut apps.iter_mut().find(|app| app.addrs == addrs)?.idle;
+        let idle = &mut apps.iter_mut().find(|app| app.upstream == *upstream)?.idle;
         let now = Instant::now();
         while let Some(youngest) = idle.last() {
             if reuse == Reuse::Fresh && youngest.since + FRESH < now {
@@ -107,13 +108,13 @@ impl Apps {
     }
 
     /// Keeps a connection whose last answer is read to its end. `keep_alive` is the app's `Keep-Alive: timeout`, seconds.
-    pub(crate) fn put(&self, addrs: &[SocketAddr], io: Io, keep_alive: Option<u32>) {
+    pub(crate) fn put(&self, upstream: &Upstream, io: Io, keep_alive: Option<u32>) {
         // An app that promises N seconds has begun to count before us: take one off.
         let promised = keep_alive.map_or(IDLE, |seconds| Duration::from_secs(u64::from(seconds.saturating_sub(1))));
         let since = Instant::now();
         let mut apps = self.apps.borrow_mut();
-        let place = apps.iter().position(|app| app.addrs == addrs).unwrap_or_else(|| {
-            apps.push(App { addrs: addrs.to_vec(), idle: Vec::new() });
+        let place = apps.iter().position(|app| app.upstream == *upstream).unwrap_or_else(|| {
+            apps.push(App { upstream: upstream.clone(), idle: Vec::new() });
             apps.len() - 1
         });
         let idle = &mut apps[place].idle;
@@ -132,14 +133,5 @@ impl Apps {
         }
         apps.retain(|app| !app.idle.is_empty());
         self.http2.sweep();
-    }
-}
-
-/// Why the app could not be reached.
-pub(crate) fn unreachable(e: &io::Error) -> Failure {
-    match e.kind() {
-        io::ErrorKind::TimedOut => Failure::new(Cause::AppConnectTimeout, "no answer to the connection attempt"),
-        io::ErrorKind::ConnectionRefused => Failure::new(Cause::AppUnreachable, "connection refused"),
-        _ => Failure::new(Cause::AppUnreachable, e.to_string()),
     }
 }

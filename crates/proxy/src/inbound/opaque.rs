@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use model::{Direction, Facts, Failure, Policy};
+use identity::Alpn;
+use model::{Facts, Failure};
 use net::Buffer;
 use telemetry::Record;
 
+use crate::app;
 use crate::config::Port;
 use crate::inbound::caller::{Caller, Who};
 use crate::inbound::{stages, tunnel};
@@ -17,11 +19,11 @@ pub(super) async fn serve(mut caller: Box<Caller>, port: Arc<Port>) {
     let worker = caller.worker.clone();
     let mut record = Record::begin(&worker.telemetry, caller.port, caller.who.peer, stages::client_of(&caller.who));
     record.opaque();
-    if let Err(failure) = admit(&worker, &port.policy, &caller.who, &mut record) {
+    if let Err(failure) = admit(&worker, &port, &caller.who, &mut record) {
         caller.io.reset_on_close();
         return record.fail(&failure);
     }
-    match net::dial(&port.app, port.timeouts.connect).await {
+    match app::connect(&worker, &port, Alpn::Opaque).await {
         Ok(mut app) => {
             record.stream("tcp");
             let mut judged = port;
@@ -32,24 +34,24 @@ pub(super) async fn serve(mut caller: Box<Caller>, port: Arc<Port>) {
                     return Ok(());
                 }
                 judged = now;
-                admit(&worker, &judged.policy, &who, record)
+                admit(&worker, &judged, &who, record)
             };
             tunnel::carry(&mut caller, &mut app, &mut Buffer::default(), &mut record, still_allowed).await;
         }
-        Err(e) => {
+        Err(failure) => {
             // A caller of an opaque protocol can be told nothing; a reset at least is not mistaken for an orderly end.
             caller.io.reset_on_close();
-            record.fail(&crate::app::unreachable(&e));
+            record.fail(&failure);
         }
     }
 }
 
 /// May this caller's bytes be carried? Who it is and where from is all there is to go by.
-fn admit(worker: &Worker, policy: &Policy, who: &Who, record: &mut Record) -> Result<(), Failure> {
+fn admit(worker: &Worker, port: &Port, who: &Who, record: &mut Record) -> Result<(), Failure> {
     let client = stages::client_of(who);
     let place = worker.lookup.borrow_mut().place(client.ip);
     let facts = Facts {
-        direction: Direction::Inbound,
+        direction: port.direction,
         head: None,
         peer: who.peer,
         identity: who.identity(),
@@ -57,5 +59,5 @@ fn admit(worker: &Worker, policy: &Policy, who: &Who, record: &mut Record) -> Re
         place: &place,
     };
     record.facts(&facts);
-    stages::authorize(policy, &facts, record).map(|_permit| ())
+    stages::authorize(&port.policy, &facts, record).map(|_permit| ())
 }

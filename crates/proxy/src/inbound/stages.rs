@@ -35,6 +35,9 @@ pub(crate) fn admit(
     edits: &mut Edits,
 ) -> Result<Permit, Failure> {
     edits.clear();
+    if port.direction == Direction::Outbound {
+        return admit_outbound(worker, port, who, head, record, edits);
+    }
     let resolved = geo::client_address(
         &port.address,
         who.peer,
@@ -45,7 +48,7 @@ pub(crate) fn admit(
     );
     let place = worker.lookup.borrow_mut().place(resolved.client.ip);
     let facts = Facts {
-        direction: Direction::Inbound,
+        direction: port.direction,
         head: Some(head),
         peer: who.peer,
         identity: who.identity(),
@@ -63,6 +66,33 @@ pub(crate) fn admit(
     tell_trace(head, record, edits);
     tell_request_id(worker, resolved.trusted_peer, head, record, edits);
     tell_place(port.geo_headers, &place, edits);
+    Ok(permit)
+}
+
+/// A call of the app's own on its way out: what only the mesh may see is not for the app to claim, nor for strangers to get.
+fn admit_outbound(
+    worker: &Worker,
+    port: &Port,
+    who: &Who,
+    head: &Head<'_>,
+    record: &mut Record,
+    edits: &mut Edits,
+) -> Result<Permit, Failure> {
+    let client = client_of(who);
+    let place = Place { scope: model::Scope::of(client.ip), ..Place::default() };
+    let facts = Facts {
+        direction: Direction::Outbound,
+        head: Some(head),
+        peer: who.peer,
+        identity: None,
+        client,
+        place: &place,
+    };
+    record.facts(&facts);
+    let permit = authorize(&port.policy, &facts, record)?;
+    edits.remove(OURS);
+    tell_trace(head, record, edits);
+    tell_request_id(worker, true, head, record, edits);
     Ok(permit)
 }
 

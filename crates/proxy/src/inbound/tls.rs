@@ -1,19 +1,18 @@
 //! TLS from the caller: told from plaintext by its first byte, ended here, and the caller's proof taken down.
 
 use std::borrow::Cow;
-use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 
 use identity::Alpn;
 use model::{Cause, Failure, TlsFault};
-use net::{Detected, HandshakeError};
+use net::Detected;
 use rustls::{ServerConfig, ServerConnection};
 use telemetry::{Limit, Record};
 use tokio::time::Instant;
 
 use crate::config::{Port, Protocol, Tls};
+use crate::handshake::{self, Fault, failed};
 use crate::inbound::caller::{Awaited, Caller, NoBytes, Proven};
 use crate::inbound::{disconnected, stages};
 use crate::worker::Worker;
@@ -91,9 +90,7 @@ fn fail(caller: &Caller, cause: Cause, detail: Cow<'static, str>) {
     record.fail(&Failure::new(cause, detail));
 }
 
-type Fault = (TlsFault, Cow<'static, str>);
-
-/// The handshake, step by step as the caller's messages come, and what it proved.
+/// The handshake, and what it proved.
 async fn handshake(caller: &mut Caller, port: &Port) -> Result<Begun, Fault> {
     let worker = caller.worker.clone();
     let Some(_one_of_many) = worker.shared.begin_handshake(port.limits.handshakes) else {
@@ -103,49 +100,17 @@ async fn handshake(caller: &mut Caller, port: &Port) -> Result<Begun, Fault> {
     let config = config(&worker, port)?;
     let connection = ServerConnection::new(config).map_err(failed)?;
     caller.deadline.set(Some(Instant::now() + port.timeouts.handshake));
-    let mut turn = worker.handshake_turn().await;
     let read = std::mem::take(&mut caller.inbox);
-    let mut step = match caller.io.begin_tls(connection.into(), read.filled()) {
-        Ok(()) => poll_fn(|cx| Poll::Ready(caller.io.poll_handshake(cx))).await,
-        Err(e) => {
-            poll_fn(|cx| caller.io.poll_tell(cx)).await;
-            return Err(failed(e));
-        }
-    };
-    drop(read);
-    loop {
-        // One handshake takes a step, then whatever else is ready gets its turn: a storm of them starves nobody.
-        tokio::task::yield_now().await;
-        drop(turn);
-        match step {
-            Poll::Ready(Ok(())) => return Ok(proven(caller, port)),
-            Poll::Ready(Err(HandshakeError::Tls(e))) => return Err(failed(e)),
-            Poll::Ready(Err(HandshakeError::Ended)) => {
-                return Err((TlsFault::Disconnected, "the caller left within the handshake".into()));
-            }
-            Poll::Ready(Err(HandshakeError::Io(e))) => return Err((TlsFault::Disconnected, e.to_string().into())),
-            Poll::Pending => {}
-        }
-        if !more(caller).await {
+    let Caller { io, deadline, .. } = caller;
+    let ended = handshake::finish(&worker, io, connection.into(), read.filled(), deadline).await;
+    match ended {
+        Ok(()) => Ok(proven(caller, port)),
+        Err((TlsFault::Timeout, detail)) => {
             worker.telemetry.limit_hit(Limit::HandshakeTimeout);
-            return Err((TlsFault::Timeout, "the handshake did not end in time".into()));
+            Err((TlsFault::Timeout, detail))
         }
-        turn = worker.handshake_turn().await;
-        step = poll_fn(|cx| Poll::Ready(caller.io.poll_handshake(cx))).await;
+        Err(fault) => Err(fault),
     }
-}
-
-/// Waits until the handshake can go on; `false` where it took too long.
-async fn more(caller: &mut Caller) -> bool {
-    poll_fn(|cx| match caller.io.poll_handshake_ready(cx) {
-        Poll::Ready(()) => Poll::Ready(true),
-        Poll::Pending => caller.deadline.poll_expired(cx).map(|()| false),
-    })
-    .await
-}
-
-fn failed(e: rustls::Error) -> Fault {
-    (identity::fault(&e), e.to_string().into())
 }
 
 fn config(worker: &Rc<Worker>, port: &Port) -> Result<Arc<ServerConfig>, Fault> {

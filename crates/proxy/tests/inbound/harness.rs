@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use geo::{Geo, GeoSettings};
 use identity::Identity;
-use proxy::config::{GeoHeaders, Limits, Port, Protocol, ProxyProtocol, Snapshot, Timeouts, Tls};
+use proxy::config::{GeoHeaders, Limits, Port, Protocol, ProxyProtocol, Snapshot, Timeouts, Tls, Upstream};
 use proxy::{Capacity, Phase, Workers};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -52,7 +52,8 @@ impl Sidecar {
         let mut port = Port {
             name: "test".into(),
             listen: "127.0.0.1:0".parse().unwrap(),
-            app: vec![app],
+            direction: model::Direction::Inbound,
+            upstream: Upstream::app(vec![app]),
             protocol: Protocol::Auto,
             proxy_protocol: ProxyProtocol::Disabled,
             tls: Tls::Disabled,

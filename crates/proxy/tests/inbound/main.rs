@@ -12,6 +12,7 @@ mod http1;
 mod http2;
 mod leaving;
 mod mutual_tls;
+mod outbound;
 mod policy;
 mod streams;
 mod tls_peers;

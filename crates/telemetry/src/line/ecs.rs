@@ -1,6 +1,6 @@
 //! `ecs`: the Elastic Common Schema 8, dotted keys.
 
-use model::{Scope, Version};
+use model::{Direction, Scope, Version};
 
 use super::object::Object;
 use super::{Event, Moment, Text, referer};
@@ -54,7 +54,13 @@ pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, e
         line.text("event.action", if enforced { b"denied" } else { b"would_deny" });
         line.text("rule.name", data.text(Text::Rule));
     }
-    line.text("observer.ingress.interface.name", port.as_bytes());
+    match data.direction {
+        Direction::Inbound => line.text("observer.ingress.interface.name", port.as_bytes()),
+        Direction::Outbound => {
+            line.text("network.direction", b"outbound");
+            line.text("observer.egress.interface.name", port.as_bytes());
+        }
+    }
     line.text("error.type", data.cause.map_or("", model::Cause::label).as_bytes());
     line.text("error.message", data.text(Text::Detail));
     line.end();

@@ -1,6 +1,6 @@
 //! `json`: OpenTelemetry's attribute names, flat.
 
-use model::{AddressSource, Scheme, Scope, Version};
+use model::{AddressSource, Direction, Scheme, Scope, Version};
 
 use super::object::Object;
 use super::{Event, Moment, Text, referer};
@@ -58,6 +58,9 @@ pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, e
     if let Some(enforced) = data.denied {
         line.text("outrigger.authorization.result", if enforced { b"denied" } else { b"would_deny" });
         line.text("outrigger.authorization.rule", data.text(Text::Rule));
+    }
+    if data.direction == Direction::Outbound {
+        line.text("network.io.direction", b"transmit");
     }
     line.text("outrigger.port", port.as_bytes());
     line.text("outrigger.app.connection", data.text(Text::App));

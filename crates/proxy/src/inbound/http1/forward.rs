@@ -193,7 +193,7 @@ impl Answer {
         let request_over = exchange.request.is_read() && !exchange.request.is_blocked() && !exchange.request_broken;
         // Bytes behind the answer belong to no request of ours: that connection is not to be trusted.
         if app_stays && request_over && exchange.outbox.is_empty() {
-            worker.apps.put(&exchange.port.app, exchange.app, kept_for);
+            worker.apps.put(&exchange.port.upstream, exchange.app, kept_for);
         }
         worker.give_memory(exchange.request.into_memory());
         match (back.close, request_over) {

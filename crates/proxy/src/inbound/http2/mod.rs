@@ -185,10 +185,12 @@ async fn handle(stream: Stream, request: Request<Incoming>) -> Result<Response<A
         heads::facts(&request, &port, connection.who.scheme()).and_then(|head| {
             let permit = stages::admit(worker, &port, &connection.who, &head, &mut record, edits)?;
             let upgrade = heads::check_method(&request)?;
-            let to_http2 = port.protocol == Protocol::H2c || (port.protocol == Protocol::Auto && head.is_grpc());
+            // Between two outriggers a request keeps its version; an app need not speak HTTP/2 but for gRPC.
+            let keeps = head.is_grpc() || port.upstream.expected.is_some();
+            let to_http2 = port.protocol == Protocol::H2c || (port.protocol == Protocol::Auto && keeps);
             let outgoing = match to_http2 {
                 true => Outgoing::Http2(heads::edited(&request, &head, edits)),
-                false => Outgoing::Http1(heads::write_http1(worker, &request, &head, upgrade, edits)),
+                false => Outgoing::Http1(heads::write_http1(worker, &request, &head, upgrade, edits, &port)),
             };
             Ok((permit, head.is_grpc(), upgrade.is_some(), outgoing))
         })

@@ -329,7 +329,7 @@ impl FromHttp1 {
         self.call.record.finished();
         let clean = self.reusable && self.outbox.is_empty() && self.upload_state == UploadState::Done;
         if let Some(app) = self.app.take().filter(|_| clean) {
-            self.call.worker().apps.put(&self.call.port.app, app, self.keep_alive);
+            self.call.worker().apps.put(&self.call.port.upstream, app, self.keep_alive);
         }
         let memory = self.upload.take_memory();
         self.call.worker().give_memory(memory);

@@ -22,6 +22,9 @@ pub(super) async fn forward(mut call: Call, request: Request<Incoming>, headers:
     let (mut parts, body) = request.into_parts();
     parts.headers = headers;
     parts.version = http::Version::HTTP_2;
+    if let Some(host) = &call.port.upstream.host {
+        parts.uri = with_host(parts.uri, host);
+    }
     let upload = if body.is_end_stream() { Upload::none() } else { Upload::caller(body) };
     let progress = upload.progress();
     let worker = call.worker().clone();
@@ -38,6 +41,14 @@ pub(super) async fn forward(mut call: Call, request: Request<Incoming>, headers:
             Err((failure, call))
         }
     }
+}
+
+/// The same target at another host.
+fn with_host(uri: http::Uri, host: &str) -> http::Uri {
+    let mut parts = uri.clone().into_parts();
+    parts.authority = host.parse().ok();
+    parts.scheme.get_or_insert(http::uri::Scheme::HTTP);
+    http::Uri::from_parts(parts).unwrap_or(uri)
 }
 
 /// An answer from the app, passed on frame by frame.
