@@ -19,7 +19,8 @@ ALLOWED = {
     "outrigger": {"model", "net", "geo", "identity", "telemetry", "redirect", "proxy"},
     "authority": set(),
     "login-service": set(),
-    "demo": {"authority", "outrigger", "login-service"},
+    "shop-service": set(),
+    "demo": {"authority", "outrigger", "login-service", "shop-service"},
     "benches": {"authority", "h1"},
 }
 # Nothing of these in the sidecar.

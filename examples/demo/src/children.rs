@@ -1,4 +1,4 @@
-//! The login service and the outrigger as processes of their own, stopped whatever happens.
+//! Services and outriggers as processes of their own, stopped whatever happens.
 
 use std::error::Error;
 use std::io;
@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
-use crate::{AS_LOGIN_SERVICE, AS_OUTRIGGER, http};
+use crate::{AS_OUTRIGGER, http};
 
 /// How long a child may take to start, and to stop.
 const START: Duration = Duration::from_secs(20);
@@ -20,10 +20,18 @@ const STOP: Duration = Duration::from_secs(10);
 /// Where everything listens on 127.0.0.1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ports {
+    /// The login service, and what its outrigger listens on: for callers, for other outriggers, for us.
     pub(crate) app: u16,
     pub(crate) listen: u16,
+    pub(crate) mesh: u16,
     pub(crate) public: u16,
     pub(crate) private: u16,
+    /// The shop service, and what its outrigger listens on; `shop_login` is where the shop finds the login service.
+    pub(crate) shop: u16,
+    pub(crate) shop_listen: u16,
+    pub(crate) shop_login: u16,
+    pub(crate) shop_public: u16,
+    pub(crate) shop_private: u16,
 }
 
 impl Ports {
@@ -38,82 +46,95 @@ impl Ports {
             held.push(listener);
             Ok(port)
         };
-        Ok(Self { app: pick(8080)?, listen: pick(6143)?, public: pick(6191)?, private: pick(6192)? })
+        Ok(Self {
+            app: pick(8080)?,
+            listen: pick(6143)?,
+            mesh: pick(6144)?,
+            public: pick(6191)?,
+            private: pick(6192)?,
+            shop: pick(8081)?,
+            shop_listen: pick(6153)?,
+            shop_login: pick(9001)?,
+            shop_public: pick(6193)?,
+            shop_private: pick(6194)?,
+        })
     }
 }
 
-/// Both processes. Dropped, they are killed.
+/// All processes, and a directory for their files. Dropped, they are killed, and it is removed.
 pub(crate) struct Children {
-    ports: Ports,
-    app: Child,
-    outrigger: Option<Child>,
-    config: PathBuf,
+    pub(crate) dir: PathBuf,
+    running: Vec<Child>,
 }
 
 impl Children {
-    /// Starts the login service and waits until it answers.
-    pub(crate) async fn start_app(ports: Ports) -> Result<Self, Box<dyn Error>> {
-        let listen = format!("127.0.0.1:{}", ports.app);
-        let app =
-            command(AS_LOGIN_SERVICE, &["--listen", &listen]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        let config = std::env::temp_dir().join(format!("outrigger-demo-{}.yaml", std::process::id()));
-        let mut children = Self { ports, app, outrigger: None, config };
-        let up = async {
-            while TcpStream::connect(("127.0.0.1", ports.app)).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::select! {
-            up = tokio::time::timeout(START, up) => up.map_err(|_| "the login service does not answer")?,
-            ended = children.app.wait() => return Err(format!("the login service ended at once: {}", ended?).into()),
-        }
-        Ok(children)
+    pub(crate) fn new() -> io::Result<Self> {
+        let dir = std::env::temp_dir().join(format!("outrigger-demo-{}", std::process::id()));
+        std::fs::create_dir_all(&dir)?;
+        Ok(Self { dir, running: Vec::new() })
     }
 
-    /// Starts the outrigger and waits until it is ready; its log comes through the channel, line by line.
-    pub(crate) async fn start_outrigger(&mut self) -> Result<mpsc::UnboundedReceiver<String>, Box<dyn Error>> {
-        let Ports { app, listen, public, private } = self.ports;
-        let config = format!(
-            "version: 1
-inbound:
-  trusted_proxies: [{{cidr: 127.0.0.1/32}}]   # the demo plays the load balancer
-  ports:
-    - {{name: login, listen: 127.0.0.1:{listen}, app: {app}}}
-geo: {{headers_to_app: [country]}}
-runtime: {{drain: {{delay: 0s, deadline: 5s}}}}
-admin: {{public: 127.0.0.1:{public}, private: 127.0.0.1:{private}}}
-"
-        );
-        std::fs::write(&self.config, config)?;
-        let path = self.config.display().to_string();
-        let mut outrigger =
+    /// Starts a service and waits until it answers.
+    pub(crate) async fn start_service(&mut self, role: &str, args: &[&str], port: u16) -> Result<(), Box<dyn Error>> {
+        let child = command(role, args).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        self.until(child, role, async {
+            while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+    }
+
+    /// Starts an outrigger and waits until it is ready; its log comes through the channel, line by line.
+    pub(crate) async fn start_outrigger(
+        &mut self,
+        name: &str,
+        config: &str,
+        public: u16,
+    ) -> Result<mpsc::UnboundedReceiver<String>, Box<dyn Error>> {
+        let path = self.dir.join(format!("{name}.yaml"));
+        std::fs::write(&path, config)?;
+        let path = path.display().to_string();
+        let mut child =
             command(AS_OUTRIGGER, &["run", "--config", &path]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let (send, lines) = mpsc::unbounded_channel();
-        if let Some(stdout) = outrigger.stdout.take() {
+        if let Some(stdout) = child.stdout.take() {
             tokio::spawn(forward(stdout, move |line| send.send(line).is_ok()));
         }
-        if let Some(stderr) = outrigger.stderr.take() {
-            tokio::spawn(forward(stderr, |line| {
-                eprintln!("  outrigger: {line}");
+        if let Some(stderr) = child.stderr.take() {
+            let name = name.to_owned();
+            tokio::spawn(forward(stderr, move |line| {
+                eprintln!("  {name}'s outrigger: {line}");
                 true
             }));
         }
-        let ready = async {
+        self.until(child, "the outrigger", async {
             while !matches!(http::get(public, "/readyz").await, Ok((200, _))) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-        };
-        tokio::select! {
-            ready = tokio::time::timeout(START, ready) => ready.map_err(|_| "the outrigger is not ready")?,
-            ended = outrigger.wait() => return Err(format!("the outrigger ended at once: {}", ended?).into()),
-        }
-        self.outrigger = Some(outrigger);
+        })
+        .await?;
         Ok(lines)
     }
 
-    /// Tells both to end, the outrigger first, and waits for them.
+    /// Waits until a child is up, unless it ends first.
+    async fn until(
+        &mut self,
+        mut child: Child,
+        what: &str,
+        up: impl Future<Output = ()>,
+    ) -> Result<(), Box<dyn Error>> {
+        tokio::select! {
+            up = tokio::time::timeout(START, up) => up.map_err(|_| format!("{what} does not answer"))?,
+            ended = child.wait() => return Err(format!("{what} ended at once: {}", ended?).into()),
+        }
+        self.running.push(child);
+        Ok(())
+    }
+
+    /// Tells all to end, the last started first, and waits for them.
     pub(crate) async fn stop(&mut self) -> Result<(), Box<dyn Error>> {
-        for child in self.outrigger.iter_mut().chain([&mut self.app]) {
+        for child in self.running.iter_mut().rev() {
             let id = child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
             if let Some(id) = id {
                 rustix::process::kill_process(id, rustix::process::Signal::TERM)?;
@@ -128,7 +149,7 @@ admin: {{public: 127.0.0.1:{public}, private: 127.0.0.1:{private}}}
 
 impl Drop for Children {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.config);
+        let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
 

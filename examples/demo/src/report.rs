@@ -48,7 +48,7 @@ pub(crate) fn checks(checks: &[(String, bool)]) -> bool {
 
 /// How to go on by hand.
 pub(crate) fn by_hand(ports: Ports, seconds: Option<Duration>) {
-    let Ports { listen, public, private, .. } = ports;
+    let Ports { listen, public, private, shop_listen, shop_private, .. } = ports;
     step("now you");
     println!(
         "A page to log in (ada, \"correct horse battery staple\"; grace, \"amazing\"):
@@ -56,11 +56,13 @@ pub(crate) fn by_hand(ports: Ports, seconds: Option<Duration>) {
 Metrics and probes:
   http://127.0.0.1:{public}/metrics   http://127.0.0.1:{public}/readyz
 Status and configuration, for this machine only:
-  http://127.0.0.1:{private}/status   http://127.0.0.1:{private}/config
+  http://127.0.0.1:{private}/status   http://127.0.0.1:{private}/config   http://127.0.0.1:{shop_private}/status (the shop's)
 
 A login of your own:
   curl -s http://127.0.0.1:{listen}/login -H 'content-type: application/json' -d '{{\"username\":\"grace\",\"password\":\"amazing\"}}'
-It comes from 127.0.0.1, a loopback address, which has no country: its log line says geo.scope instead.
+With its token, your orders; the shop asks the login service over mutual TLS whose it is:
+  curl -s http://127.0.0.1:{shop_listen}/orders -H 'authorization: Bearer TOKEN'
+The login comes from 127.0.0.1, a loopback address, which has no country: its log line says geo.scope instead.
 To call from a place that has one, say so as the load balancer would; it is believed because this demo's configuration
 trusts 127.0.0.1, and only because of that:
   curl -s http://127.0.0.1:{listen}/healthz -H 'X-Forwarded-For: 8.8.8.8'

@@ -18,7 +18,7 @@ pub(crate) async fn connect(worker: &Worker, port: &Port, alpn: Alpn) -> Result<
     let mut io = net::dial(&port.upstream.addrs, port.timeouts.connect).await.map_err(|e| unreachable(&e))?;
     if port.upstream.expected.is_some() {
         let proven = Box::pin(prove(worker, port, &mut io, alpn)).await;
-        worker.telemetry.upstream_handshake(proven.as_ref().map(|()| ()).map_err(|(fault, _)| *fault));
+        worker.telemetry.upstream_handshake(proven.as_ref().copied().map_err(|(fault, _)| *fault));
         proven.map_err(|(fault, detail)| Failure::new(Cause::UpstreamTls, format!("{}: {detail}", fault.label())))?;
     }
     Ok(io)
@@ -43,7 +43,7 @@ async fn prove(worker: &Worker, port: &Port, io: &mut Io, alpn: Alpn) -> Result<
 /// The name sent along (RFC 6066, 3): for whoever serves several. Who the other end is is for its identity to say.
 fn server_name(port: &Port) -> ServerName<'static> {
     let host = port.upstream.host.as_deref().map(|host| host.split(':').next().unwrap_or(host).to_owned());
-    let addr = port.upstream.addrs.first().map_or([0, 0, 0, 0].into(), |addr| addr.ip());
+    let addr = port.upstream.addrs.first().map_or([0, 0, 0, 0].into(), std::net::SocketAddr::ip);
     host.and_then(|host| ServerName::try_from(host).ok()).unwrap_or_else(|| ServerName::from(addr))
 }
 

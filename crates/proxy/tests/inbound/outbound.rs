@@ -83,7 +83,10 @@ async fn there_is_no_falling_back_to_plaintext() {
     let (app, connections) = mirror().await;
     let (_authority, _dir, identity) = known();
     // An app that speaks plaintext where an outrigger is expected.
-    let caller = Sidecar::known_as(identity, app, calls(app, SERVER));
+    let caller = Sidecar::known_as(identity, app, |port| {
+        calls(app, SERVER)(port);
+        port.timeouts.handshake = std::time::Duration::from_millis(200);
+    });
     let answer = caller.ask(GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")).await;
     assert!(
         answer.starts_with("HTTP/1.1 502 ") && field(&answer, "x-outrigger-error") == Some("upstream_tls"),
