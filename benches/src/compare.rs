@@ -4,15 +4,16 @@ use std::error::Error;
 use std::fmt;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
+use crate::load::tls::{Client, Group};
 use crate::load::{self, Outcome, Pace, http1, http2, opaque};
 use crate::peers::{Apps, Kind, Peer, Running};
 use crate::table::{Cell, Table};
-use crate::{Options, backend, measure, namespace};
+use crate::{Options, backend, certificates, measure, namespace};
 
 /// What the proxies are put through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -23,6 +24,14 @@ pub(crate) enum Workload {
     Rate,
     /// HTTP/2 without TLS, 16 connections with 32 streams each, 1 KiB answers
     B,
+    /// A over mutual TLS from the caller
+    C,
+    /// A new connection of mutual TLS for each request (X25519, certificates directly below the root)
+    D,
+    /// The same with X25519MLKEM768
+    Dpq,
+    /// A through the proxy twice, mutual TLS between
+    E,
     /// 1 MiB answers, 16 connections
     F1m,
     /// 100 MiB answers, 4 connections
@@ -36,8 +45,20 @@ pub(crate) enum Workload {
 }
 
 impl Workload {
-    pub(crate) const ALL: [Self; 8] =
-        [Self::A, Self::Rate, Self::B, Self::F1m, Self::F100m, Self::I, Self::Memory, Self::Start];
+    pub(crate) const ALL: [Self; 12] = [
+        Self::A,
+        Self::Rate,
+        Self::B,
+        Self::C,
+        Self::D,
+        Self::Dpq,
+        Self::E,
+        Self::F1m,
+        Self::F100m,
+        Self::I,
+        Self::Memory,
+        Self::Start,
+    ];
 }
 
 impl fmt::Display for Workload {
@@ -46,6 +67,10 @@ impl fmt::Display for Workload {
             Self::A => "a",
             Self::Rate => "rate",
             Self::B => "b",
+            Self::C => "c",
+            Self::D => "d",
+            Self::Dpq => "dpq",
+            Self::E => "e",
             Self::F1m => "f1m",
             Self::F100m => "f100m",
             Self::I => "i",
@@ -62,6 +87,8 @@ const LOAD_CORE: usize = 1;
 const RATE: f64 = 4000.0;
 /// Idle connections opened for the memory rows, as far as file descriptors go.
 const IDLE: [usize; 2] = [2_000, 20_000];
+/// Idle connections opened over TLS.
+const IDLE_TLS: usize = 2_000;
 /// Time on the proxies' core that was not theirs, beyond which a measurement is made again; and how often.
 const DISTURBED: f64 = 0.05;
 const AGAIN: usize = 3;
@@ -84,6 +111,7 @@ pub(crate) fn run(options: &Options) -> Fallible<()> {
     let apps = Apps { http: SocketAddr::from(([127, 0, 0, 1], 9000)), echo: SocketAddr::from(([127, 0, 0, 1], 9001)) };
     backend::start(apps.http, apps.echo)?;
     let scratch = Scratch::new()?;
+    certificates::write(&scratch.0)?;
     let mut peers = Vec::new();
     for &kind in &options.peers {
         match Peer::find(kind, apps, &scratch.0) {
@@ -94,9 +122,9 @@ pub(crate) fn run(options: &Options) -> Fallible<()> {
     let mut table = Table::new(&peers);
     for &workload in &options.workloads {
         match workload {
-            Workload::Memory => memory(&peers, &mut table)?,
+            Workload::Memory => memory(&peers, &scratch.0, &mut table)?,
             Workload::Start => start(&peers, options.repeats, &mut table)?,
-            _ => load(workload, &peers, apps, options, &mut table)?,
+            _ => load(workload, &peers, apps, &scratch.0, options, &mut table)?,
         }
     }
     println!("{table}");
@@ -146,7 +174,16 @@ impl Measured {
     }
 }
 
-fn load(workload: Workload, peers: &[Peer], apps: Apps, options: &Options, table: &mut Table) -> Fallible<()> {
+fn load(
+    workload: Workload,
+    peers: &[Peer],
+    apps: Apps,
+    dir: &Path,
+    options: &Options,
+    table: &mut Table,
+) -> Fallible<()> {
+    let group = if workload == Workload::Dpq { Group::X25519MlKem768 } else { Group::X25519 };
+    let tls = &Client::new(dir, "direct", group)?;
     let length = Duration::from_secs_f64(options.seconds);
     let able: Vec<&Peer> = peers.iter().filter(|peer| target(workload, peer).is_some()).collect();
     let running: Vec<Running> = able.iter().map(|peer| peer.start()).collect::<Result<_, _>>()?;
@@ -156,9 +193,9 @@ fn load(workload: Workload, peers: &[Peer], apps: Apps, options: &Options, table
         for ((peer, running), measured) in able.iter().zip(&running).zip(&mut measured) {
             let Some(addr) = target(workload, peer) else { continue };
             if round == 0 {
-                drive(workload, addr, length / 4)?;
+                drive(workload, addr, tls, length / 4)?;
             }
-            let one = undisturbed(workload, addr, running, length)?;
+            let one = undisturbed(workload, addr, tls, running, length)?;
             eprintln!(
                 "{workload} {}: {:.2} us, {:.0}/s{}",
                 peer.kind,
@@ -172,7 +209,7 @@ fn load(workload: Workload, peers: &[Peer], apps: Apps, options: &Options, table
             measured.push(one);
         }
         if workload == Workload::Rate {
-            direct.push(drive(workload, apps.http, length)?);
+            direct.push(drive(workload, apps.http, tls, length)?);
         }
     }
     let columns = || able.iter().map(|peer| peer.kind).zip(&measured);
@@ -209,6 +246,10 @@ fn title(workload: Workload) -> (&'static str, &'static str) {
         Workload::A => ("A: HTTP/1.1, 64 connections, 1 KiB", "us/request"),
         Workload::Rate => ("A at 4,000 requests/s", "us/request"),
         Workload::B => ("B: h2c, 16 x 32 streams, 1 KiB", "us/request"),
+        Workload::C => ("C: A over mutual TLS", "us/request"),
+        Workload::D => ("D: a new mTLS connection per request, X25519", "us/request"),
+        Workload::Dpq => ("D: the same with X25519MLKEM768", "us/request"),
+        Workload::E => ("E: A through two proxies, mTLS between", "us/request"),
         Workload::F1m => ("F: 1 MiB bodies", "us/MiB"),
         Workload::F100m => ("F: 100 MiB bodies", "us/MiB"),
         Workload::I => ("I: opaque TCP, 1 KiB messages", "us/message"),
@@ -220,16 +261,26 @@ fn target(workload: Workload, peer: &Peer) -> Option<SocketAddr> {
     match workload {
         Workload::B => peer.addresses.http2,
         Workload::I => peer.addresses.opaque,
+        Workload::C | Workload::D => peer.addresses.tls,
+        // OpenSSL 3.0, which Debian's peers have, does not know it; the Envoy here is told X25519 alone.
+        Workload::Dpq => peer.addresses.tls.filter(|_| peer.kind == Kind::Outrigger),
+        Workload::E => peer.addresses.mesh,
         _ => Some(peer.addresses.http1),
     }
 }
 
 /// Measures until nobody else was on the core, a few times at most.
-fn undisturbed(workload: Workload, addr: SocketAddr, running: &Running, length: Duration) -> Fallible<Measured> {
+fn undisturbed(
+    workload: Workload,
+    addr: SocketAddr,
+    tls: &Client,
+    running: &Running,
+    length: Duration,
+) -> Fallible<Measured> {
     let mut attempts = 0;
     loop {
         let (cpu, busy, begun) = (measure::cpu(&running.pids()), measure::busy(PROXY_CORE), Instant::now());
-        let outcome = drive(workload, addr, length)?;
+        let outcome = drive(workload, addr, tls, length)?;
         let wall = begun.elapsed();
         let cpu = measure::cpu(&running.pids()) - cpu;
         let foreign = (measure::busy(PROXY_CORE) - busy).saturating_sub(cpu);
@@ -244,13 +295,19 @@ fn undisturbed(workload: Workload, addr: SocketAddr, running: &Running, length: 
     }
 }
 
-fn drive(workload: Workload, addr: SocketAddr, length: Duration) -> Fallible<Outcome> {
+fn drive(workload: Workload, addr: SocketAddr, tls: &Client, length: Duration) -> Fallible<Outcome> {
     let outcome = match workload {
-        Workload::A => load::run(64, length, false, |tally, _| http1::connection(addr, 1024, None, tally)),
+        Workload::A | Workload::E => {
+            load::run(64, length, false, |tally, _| http1::connection(addr, 1024, None, tally))
+        }
         Workload::Rate => {
             load::run(64, length, true, |tally, i| http1::connection(addr, 1024, Some(Pace::new(RATE, 64, i)), tally))
         }
         Workload::B => load::run(16, length, false, |tally, _| http2::connection(addr, 1024, 32, tally)),
+        Workload::C => load::run(64, length, false, |tally, _| http1::over_tls(tls.clone(), addr, 1024, tally)),
+        Workload::D | Workload::Dpq => {
+            load::run(16, length, false, |tally, _| http1::connections_over_tls(tls.clone(), addr, 1024, tally))
+        }
         Workload::F1m => load::run(16, length, false, |tally, _| http1::connection(addr, 1 << 20, None, tally)),
         Workload::F100m => load::run(4, length, false, |tally, _| http1::connection(addr, 100 << 20, None, tally)),
         Workload::I => load::run(64, length, false, |tally, _| opaque::connection(addr, 1024, tally)),
@@ -260,11 +317,13 @@ fn drive(workload: Workload, addr: SocketAddr, length: Duration) -> Fallible<Out
 }
 
 /// Each peer fresh: idle, then with idle connections that have had one request each.
-fn memory(peers: &[Peer], table: &mut Table) -> Fallible<()> {
+fn memory(peers: &[Peer], dir: &Path, table: &mut Table) -> Fallible<()> {
     let room = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX) / 2;
     let room = usize::try_from(room).unwrap_or(usize::MAX).saturating_sub(1000);
     let mut idle = Vec::new();
     let mut each: Vec<Vec<(Kind, Cell)>> = IDLE.iter().map(|_| Vec::new()).collect();
+    let mut each_of_tls = Vec::new();
+    let client = &Client::new(dir, "direct", Group::X25519)?;
     for peer in peers {
         let running = peer.start()?;
         hold(peer.addresses.http1, 1)?;
@@ -278,26 +337,50 @@ fn memory(peers: &[Peer], table: &mut Table) -> Fallible<()> {
             drop(held);
         }
         eprintln!("memory {}: {:.1} MiB idle", peer.kind, before as f64 / 1024.0);
+        drop(running);
+        if let Some(addr) = peer.addresses.tls {
+            let running = peer.start()?;
+            let one = hold_over_tls(client, addr, 1)?;
+            let before = measure::memory(&running.pids());
+            let held = hold_over_tls(client, addr, IDLE_TLS)?;
+            let grown = measure::memory(&running.pids()).saturating_sub(before);
+            each_of_tls.push((peer.kind, Cell::of([grown as f64 / IDLE_TLS as f64])));
+            drop((one, held));
+        }
     }
     table.row("resident after one request, MiB", idle);
     for (count, each) in IDLE.iter().zip(each) {
         table.row(&format!("each of {} idle connections, KiB", (*count).min(room)), each);
     }
+    table.row(&format!("each of {IDLE_TLS} idle connections of mutual TLS, KiB"), each_of_tls);
     Ok(())
 }
 
 /// Opens connections, each with one request answered.
 fn hold(addr: SocketAddr, count: usize) -> Fallible<Vec<TcpStream>> {
+    hold_each(addr, count, async || {
+        let mut caller = http1::Caller::connect(addr).await?;
+        caller.get(1024).await?;
+        caller.into_idle().into_std()
+    })
+}
+
+/// The same over TLS.
+fn hold_over_tls(client: &Client, addr: SocketAddr, count: usize) -> Fallible<Vec<TcpStream>> {
+    hold_each(addr, count, async || {
+        let mut caller = http1::Caller::new(client.connect(addr).await?);
+        caller.get(1024).await?;
+        // The session is not needed to keep the connection.
+        caller.into_idle().into_inner().0.into_std()
+    })
+}
+
+fn hold_each<T>(addr: SocketAddr, count: usize, one: impl AsyncFn() -> std::io::Result<T>) -> Fallible<Vec<T>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut held = Vec::with_capacity(count);
         for _ in 0..count {
-            let one = async {
-                let mut caller = http1::Caller::connect(addr).await?;
-                caller.get(1024).await?;
-                caller.into_idle().into_std()
-            };
-            let one = tokio::time::timeout(PATIENCE, one).await;
+            let one = tokio::time::timeout(PATIENCE, one()).await;
             held.push(one.map_err(|_| format!("{addr}: connection {} gets no answer", held.len() + 1))??);
         }
         Ok(held)

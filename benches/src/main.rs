@@ -1,6 +1,7 @@
 //! The outrigger beside real peers, in one run: the same workloads, interleaved, one table.
 
 mod backend;
+mod certificates;
 mod compare;
 mod load;
 mod measure;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
+use crate::certificates::{SERVER, SERVER_NAME, TRUST_DOMAIN};
 use crate::measure;
 
 /// A proxy to compare with.
@@ -83,6 +84,10 @@ pub(crate) struct Addresses {
     /// HTTP/2 without TLS; the same where a peer tells the two apart.
     pub(crate) http2: Option<SocketAddr>,
     pub(crate) opaque: Option<SocketAddr>,
+    /// Mutual TLS from callers.
+    pub(crate) tls: Option<SocketAddr>,
+    /// Plaintext from callers, mutual TLS to the one above: a request passes the proxy twice.
+    pub(crate) mesh: Option<SocketAddr>,
     admin: [SocketAddr; 2],
 }
 
@@ -138,6 +143,8 @@ impl Peer {
                 Kind::Nginx => None,
                 _ => Some(at(2)),
             },
+            tls: (kind != Kind::Relay).then(|| at(5)),
+            mesh: (kind != Kind::Relay).then(|| at(6)),
             admin: [at(3), at(4)],
         };
         let version = kind.version(&program);
@@ -192,6 +199,8 @@ impl Peer {
         let Addresses { http1, admin, .. } = self.addresses;
         let http2 = self.addresses.http2.unwrap_or(http1);
         let opaque = self.addresses.opaque.unwrap_or(http1);
+        let tls = self.addresses.tls.unwrap_or(http1);
+        let mesh = self.addresses.mesh.unwrap_or(http1);
         let Apps { http, echo } = self.apps;
         let log = dir.join(format!("{}.log", self.kind));
         let (log, dir) = (log.display(), dir.display());
@@ -199,11 +208,18 @@ impl Peer {
             Kind::Relay => String::new(),
             Kind::Outrigger => format!(
                 "version: 1
+identity:
+  source: files
+  files: {{cert: {dir}/direct.crt, key: {dir}/direct.key, bundles: {{{TRUST_DOMAIN}: {dir}/bundle.pem}}}}
 inbound:
   limits: {{connections: 30000}}
   ports:
-    - {{name: http, listen: {http1}, app: {http}}}
-    - {{name: opaque, listen: {opaque}, app: {echo}, protocol: tcp}}
+    - {{name: http, listen: {http1}, app: {http}, tls: {{mode: disabled}}}}
+    - {{name: opaque, listen: {opaque}, app: {echo}, protocol: tcp, tls: {{mode: disabled}}}}
+    - {{name: tls, listen: {tls}, app: {http}, tls: {{mode: strict}}}}
+outbound:
+  services:
+    - {{name: mesh, listen: {mesh}, endpoints: {{static: [{tls}]}}, tls: {{mode: mtls, expect: {SERVER}}}}}
 access_log: {{output: {{file: {log}}}}}
 admin: {{public: {}, private: {}}}
 ",
@@ -225,6 +241,21 @@ http {{
   client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
   server {{ listen {http1}; location / {{ proxy_pass http://app; }} }}
   server {{ listen {http2} http2; location / {{ proxy_pass http://app; }} }}
+  ssl_protocols TLSv1.3; ssl_ecdh_curve X25519; ssl_session_tickets off; ssl_session_cache off;
+  server {{
+    listen {tls} ssl; ssl_certificate {dir}/direct.crt; ssl_certificate_key {dir}/direct.key;
+    ssl_client_certificate {dir}/bundle.pem; ssl_verify_client on; ssl_verify_depth 3;
+    location / {{ proxy_pass http://app; }}
+  }}
+  upstream tls {{ server {tls}; keepalive 256; keepalive_requests 1000000000; }}
+  server {{
+    listen {mesh};
+    location / {{
+      proxy_pass https://tls; proxy_ssl_certificate {dir}/direct.crt; proxy_ssl_certificate_key {dir}/direct.key;
+      proxy_ssl_trusted_certificate {dir}/bundle.pem; proxy_ssl_verify on; proxy_ssl_verify_depth 3;
+      proxy_ssl_name {SERVER_NAME}; proxy_ssl_protocols TLSv1.3; proxy_ssl_session_reuse off;
+    }}
+  }}
 }}
 "
             ),
@@ -254,6 +285,13 @@ frontend http1
 frontend http2
   bind {http2} proto h2
   default_backend app
+frontend tls
+  bind {tls} ssl crt {dir}/direct.pem ca-file {dir}/bundle.pem verify required ssl-min-ver TLSv1.3 curves X25519 no-tls-tickets
+  default_backend app
+listen mesh
+  bind {mesh}
+  http-reuse always
+  server tls {tls} ssl crt {dir}/direct.pem ca-file {dir}/bundle.pem verify required ssl-min-ver TLSv1.3 no-ssl-reuse
 listen opaque
   bind {opaque}
   mode tcp
@@ -264,32 +302,25 @@ backend app
   server app {http}
 "
             ),
-            Kind::Envoy => envoy(http1, opaque, admin[0], http, echo, &log.to_string()),
+            Kind::Envoy => envoy(&self.addresses, self.apps, &log.to_string(), &dir.to_string()),
         }
     }
 }
 
-fn envoy(
-    http1: SocketAddr,
-    opaque: SocketAddr,
-    admin: SocketAddr,
-    http: SocketAddr,
-    echo: SocketAddr,
-    log: &str,
-) -> String {
-    let address = |a: SocketAddr| format!("{{socket_address: {{address: {}, port_value: {}}}}}", a.ip(), a.port());
-    let cluster = |name: &str, a: SocketAddr| {
-        format!(
-            "  - name: {name}
-    type: STATIC
-    load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {}}}}}]}}]}}
-    circuit_breakers: {{thresholds: [{{max_connections: 100000, max_pending_requests: 100000, max_requests: 100000}}]}}
-",
-            address(a)
-        )
-    };
-    let log = format!(
-        "access_log:
+/// One listener of HTTP to a cluster.
+fn envoy_http(name: &str, listen: &str, cluster: &str, tls: &str, log: &str) -> String {
+    format!(
+        "  - name: {name}
+    address: {listen}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: {name}
+          codec_type: AUTO
+          use_remote_address: true
+          access_log:
           - name: file
             typed_config:
               '@type': type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
@@ -306,29 +337,45 @@ fn envoy(
                   bytes: '%BYTES_SENT%'
                   ms: '%DURATION%'
                   agent: '%REQ(USER-AGENT)%'
-                  id: '%REQ(X-REQUEST-ID)%'"
-    );
-    format!(
-        "admin: {{address: {}}}
-static_resources:
-  listeners:
-  - name: http
-    address: {}
-    filter_chains:
-    - filters:
-      - name: http
-        typed_config:
-          '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: http
-          codec_type: AUTO
-          use_remote_address: true
-          {log}
+                  id: '%REQ(X-REQUEST-ID)%'
           http_filters:
           - name: router
             typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
           route_config:
-            virtual_hosts: [{{name: app, domains: ['*'], routes: [{{match: {{prefix: /}}, route: {{cluster: app, timeout: 0s}}}}]}}]
-  - name: opaque
+            virtual_hosts: [{{name: app, domains: ['*'], routes: [{{match: {{prefix: /}}, route: {{cluster: {cluster}, timeout: 0s}}}}]}}]
+{tls}"
+    )
+}
+
+fn envoy(addresses: &Addresses, apps: Apps, log: &str, dir: &str) -> String {
+    let address = |a: SocketAddr| format!("{{socket_address: {{address: {}, port_value: {}}}}}", a.ip(), a.port());
+    let optional = |a: Option<SocketAddr>| address(a.unwrap_or(addresses.http1));
+    let cluster = |name: &str, a: String, tls: &str| {
+        format!(
+            "  - name: {name}
+    type: STATIC
+    load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {a}}}}}]}}]}}
+    circuit_breakers: {{thresholds: [{{max_connections: 100000, max_pending_requests: 100000, max_requests: 100000}}]}}
+{tls}"
+        )
+    };
+    let socket = |role: &str, more: &str| {
+        format!(
+            "transport_socket: {{name: tls, typed_config: {{\
+'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{role}TlsContext, {more}, common_tls_context: {{\
+tls_params: {{tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3, ecdh_curves: [X25519]}}, \
+tls_certificates: [{{certificate_chain: {{filename: {dir}/direct.crt}}, private_key: {{filename: {dir}/direct.key}}}}], \
+validation_context: {{trusted_ca: {{filename: {dir}/bundle.pem}}}}}}}}}}\n"
+        )
+    };
+    let server = "require_client_certificate: true, disable_stateless_session_resumption: true";
+    let downstream = format!("      {}", socket("Downstream", server));
+    let upstream = format!("    {}", socket("Upstream", "max_session_keys: 0"));
+    format!(
+        "admin: {{address: {}}}
+static_resources:
+  listeners:
+{}{}{}  - name: opaque
     address: {}
     filter_chains:
     - filters:
@@ -338,12 +385,15 @@ static_resources:
           stat_prefix: opaque
           cluster: echo
   clusters:
-{}{}",
-        address(admin),
-        address(http1),
-        address(opaque),
-        cluster("app", http),
-        cluster("echo", echo),
+{}{}{}",
+        address(addresses.admin[0]),
+        envoy_http("http", &address(addresses.http1), "app", "", log),
+        envoy_http("tls", &optional(addresses.tls), "app", &downstream, log),
+        envoy_http("mesh", &optional(addresses.mesh), "tls", "", log),
+        optional(addresses.opaque),
+        cluster("app", address(apps.http), ""),
+        cluster("echo", address(apps.echo), ""),
+        cluster("tls", optional(addresses.tls), &upstream),
     )
 }
 

@@ -5,20 +5,46 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use h1::{Body, Method, ResponseHead};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::tls::Client;
 use super::{Pace, Tally};
 
 /// Asks for `size` bytes, again and again.
 pub(crate) async fn connection(addr: SocketAddr, size: u64, pace: Option<Pace>, tally: Tally) {
-    if let Err(e) = ask(addr, size, pace, &tally).await {
+    let asked = async { ask(Caller::connect(addr).await?, size, pace, &tally).await };
+    if let Err(e) = asked.await {
         tally.failed(e);
     }
 }
 
-async fn ask(addr: SocketAddr, size: u64, mut pace: Option<Pace>, tally: &Tally) -> io::Result<()> {
-    let mut caller = Caller::connect(addr).await?;
+/// The same over TLS.
+pub(crate) async fn over_tls(tls: Client, addr: SocketAddr, size: u64, tally: Tally) {
+    let asked = async { ask(Caller::new(tls.connect(addr).await?), size, None, &tally).await };
+    if let Err(e) = asked.await {
+        tally.failed(e);
+    }
+}
+
+/// A new TLS connection for each request.
+pub(crate) async fn connections_over_tls(tls: Client, addr: SocketAddr, size: u64, tally: Tally) {
+    while !tally.is_over() {
+        let since = Instant::now();
+        let asked = async { Caller::new(tls.connect(addr).await?).get(size).await };
+        match asked.await {
+            Ok(()) => tally.done(since),
+            Err(e) => return tally.failed(e),
+        }
+    }
+}
+
+async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
+    mut caller: Caller<S>,
+    size: u64,
+    mut pace: Option<Pace>,
+    tally: &Tally,
+) -> io::Result<()> {
     while !tally.is_over() {
         let since = match &mut pace {
             Some(pace) => pace.wait().await,
@@ -31,21 +57,27 @@ async fn ask(addr: SocketAddr, size: u64, mut pace: Option<Pace>, tally: &Tally)
 }
 
 /// A kept-alive connection.
-pub(crate) struct Caller {
-    stream: TcpStream,
+pub(crate) struct Caller<S> {
+    stream: S,
     head: ResponseHead,
     bytes: Vec<u8>,
 }
 
-impl Caller {
+impl Caller<TcpStream> {
     pub(crate) async fn connect(addr: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, head: ResponseHead::new(), bytes: vec![0; 64 * 1024] })
+        Ok(Self::new(stream))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Caller<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self { stream, head: ResponseHead::new(), bytes: vec![0; 64 * 1024] }
     }
 
     /// Gives its buffer back: an idle connection is to cost the proxy memory, not us.
-    pub(crate) fn into_idle(self) -> TcpStream {
+    pub(crate) fn into_idle(self) -> S {
         self.stream
     }
 

@@ -3,6 +3,7 @@
 pub(crate) mod http1;
 pub(crate) mod http2;
 pub(crate) mod opaque;
+pub(crate) mod tls;
 
 use std::cell::RefCell;
 use std::future::Future;
