@@ -89,7 +89,7 @@ pub struct Status {
 }
 
 /// How often files are looked at.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(250);
 
 impl Identity {
     /// Takes what files give at once. Blocks. A source that fails is no error: it is in the status, and tried again.

@@ -2,9 +2,13 @@
 
 #![allow(missing_docs)]
 
+mod certificates;
+mod envoy;
+mod tls;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -28,21 +32,32 @@ struct Outrigger {
 impl Outrigger {
     /// Starts one in front of an app, with further configuration.
     fn start(name: &str, app: u16, extra: &str) -> Self {
+        let started = Self::unready(name, &directory(name), |dir, ports| configure(dir, ports, app, extra));
+        started.wait_until(Self::is_ready);
+        started
+    }
+
+    /// Starts one with a configuration written for its directory and ports, and does not wait for it to be ready.
+    fn unready(name: &str, dir: &Path, configure: impl FnOnce(&Path, [u16; 3])) -> Self {
         let [listen, public, private] = free();
-        let dir = std::env::temp_dir().join(format!("outrigger-peers-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        configure(&dir, [listen, public, private], app, extra);
+        let dir = dir.to_owned();
+        configure(&dir, [listen, public, private]);
         let child = Command::new(env!("CARGO_BIN_EXE_outrigger"))
             .args(["run", "--config"])
             .arg(dir.join("main.yaml"))
             .stderr(std::fs::File::create(dir.join("stderr")).unwrap())
             .spawn()
-            .unwrap();
-        let started = Self { child, listen, public, private, dir };
-        started.wait_until(|this| {
-            this.get(this.public, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
-        });
-        started
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        Self { child, listen, public, private, dir }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.get(self.public, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    }
+
+    /// Whether the metrics page has this sample.
+    fn counts(&self, sample: &str) -> bool {
+        self.get(self.public, "/metrics").is_some_and(|page| page.lines().any(|line| line == sample))
     }
 
     fn configure(&self, app: u16, extra: &str) {
@@ -78,16 +93,27 @@ impl Drop for Outrigger {
     }
 }
 
-fn configure(dir: &std::path::Path, [listen, public, private]: [u16; 3], app: u16, extra: &str) {
+/// A directory of a test's own, removed with its outrigger.
+fn directory(name: &str) -> PathBuf {
+    let dir = std::env::temp_dir().join(format!("outrigger-peers-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+/// Puts a configuration in place whole, as editors and Kubernetes do.
+fn put(dir: &Path, text: &str) {
+    std::fs::write(dir.join("new.yaml"), text).unwrap();
+    std::fs::rename(dir.join("new.yaml"), dir.join("main.yaml")).unwrap();
+}
+
+fn configure(dir: &Path, [listen, public, private]: [u16; 3], app: u16, extra: &str) {
     let text = format!(
         "version: 1\ninbound:\n  ports: [{{name: web, listen: '127.0.0.1:{listen}', app: {app}}}]\n\
          admin: {{public: '127.0.0.1:{public}', private: '127.0.0.1:{private}'}}\n\
          access_log: {{output: {{file: '{}/access.log'}}}}\n{extra}\n",
         dir.display()
     );
-    // As editors and Kubernetes do it: the new file takes the old one's place at once.
-    std::fs::write(dir.join("new.yaml"), text).unwrap();
-    std::fs::rename(dir.join("new.yaml"), dir.join("main.yaml")).unwrap();
+    put(dir, &text);
 }
 
 fn ask(port: u16, request: &str) -> Option<String> {
@@ -110,6 +136,24 @@ fn hello() -> u16 {
                     let _ =
                         (&stream).write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello");
                 }
+            });
+        }
+    });
+    port
+}
+
+/// An app that answers with the head it was sent, one request per connection.
+fn mirror() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+                let head: String = lines.take_while(|line| !line.is_empty()).map(|line| line + "\n").collect();
+                let length = head.len();
+                let _ =
+                    write!(&stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{head}");
             });
         }
     });
