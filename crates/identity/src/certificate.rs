@@ -119,3 +119,33 @@ fn malformed<E>(_: E) -> TlsFault {
 fn time(seconds: i64) -> SystemTime {
     u64::try_from(seconds).map_or(UNIX_EPOCH, |seconds| UNIX_EPOCH + Duration::from_secs(seconds))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn worry_begins_in_the_last_fifth_or_the_last_two_weeks() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let (minute, day) = (60, 86_400);
+        for (lifetime, left, soon) in [
+            (60 * minute, 13 * minute, false),
+            (60 * minute, 11 * minute, true),
+            (30 * day, 7 * day, false),
+            (30 * day, 5 * day, true),
+            (3650 * day, 15 * day, false),
+            (3650 * day, 13 * day, true),
+            (60 * minute, 0, true),
+        ] {
+            let not_after = now + Duration::from_secs(left);
+            let info = CertificateInfo {
+                serial: String::new(),
+                name: String::new(),
+                not_before: not_after - Duration::from_secs(lifetime),
+                not_after,
+            };
+            assert_eq!(info.expires_soon(now), soon, "{lifetime} {left}");
+            assert!(!info.has_expired(now) && info.has_expired(not_after + Duration::from_nanos(1)));
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use spiffe::{WorkloadApiClient, X509Context};
+use spiffe::{WorkloadApiClient, WorkloadApiError, X509Context};
 
 use super::Material;
 use crate::bundles::{Bundle, Bundles};
@@ -33,7 +33,8 @@ pub(crate) async fn follow(identity: &Identity, endpoint: &str) {
 /// One stream, to its end.
 async fn attend(identity: &Identity, endpoint: &str, pause: &mut Duration) -> Result<(), String> {
     let client = WorkloadApiClient::connect_to(endpoint).await.map_err(|e| describe(&e))?;
-    let mut stream = std::pin::pin!(client.stream_x509_contexts().await.map_err(|e| describe(&e))?);
+    let stream = client.stream_x509_contexts().await.map_err(|e| lost(identity, &e))?;
+    let mut stream = std::pin::pin!(stream);
     while let Some(update) = std::future::poll_fn(|cx| stream.as_mut().poll_next(cx)).await {
         match update {
             Ok(context) => {
@@ -43,16 +44,18 @@ async fn attend(identity: &Identity, endpoint: &str, pause: &mut Duration) -> Re
                     Err(e) => identity.failed(&e),
                 }
             }
-            Err(e) => {
-                // The agent knows us no longer: what it gave before is not ours any more.
-                if matches!(e, spiffe::WorkloadApiError::PermissionDenied(_)) {
-                    identity.withdrawn();
-                }
-                return Err(describe(&e));
-            }
+            Err(e) => return Err(lost(identity, &e)),
         }
     }
     Ok(())
+}
+
+/// What went wrong. An agent that denies us knows us no longer: what it gave before is not ours any more.
+fn lost(identity: &Identity, error: &WorkloadApiError) -> String {
+    if matches!(error, WorkloadApiError::PermissionDenied(_) | WorkloadApiError::NoIdentityIssued) {
+        identity.withdrawn();
+    }
+    describe(error)
 }
 
 fn material(context: &X509Context) -> Result<Material, LoadError> {

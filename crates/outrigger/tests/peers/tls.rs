@@ -166,7 +166,7 @@ fn two_hundred_rotations_under_load_lose_no_request() {
                 }
                 slowest = slowest.max(begun.elapsed());
             }
-            if callers.iter().any(|caller| caller.is_finished()) {
+            if callers.iter().any(std::thread::ScopedJoinHandle::is_finished) {
                 break;
             }
         }
