@@ -183,7 +183,7 @@ fn load(
     table: &mut Table,
 ) -> Fallible<()> {
     let group = if workload == Workload::Dpq { Group::X25519MlKem768 } else { Group::X25519 };
-    let tls = &Client::new(dir, "direct", group)?;
+    let shape = &Shape { tls: Client::new(dir, "direct", group)?, size: options.size };
     let length = Duration::from_secs_f64(options.seconds);
     let able: Vec<&Peer> = peers.iter().filter(|peer| target(workload, peer).is_some()).collect();
     let running: Vec<Running> = able.iter().map(|peer| peer.start()).collect::<Result<_, _>>()?;
@@ -193,9 +193,9 @@ fn load(
         for ((peer, running), measured) in able.iter().zip(&running).zip(&mut measured) {
             let Some(addr) = target(workload, peer) else { continue };
             if round == 0 {
-                drive(workload, addr, tls, length / 4)?;
+                drive(workload, addr, shape, length / 4)?;
             }
-            let one = undisturbed(workload, addr, tls, running, length)?;
+            let one = undisturbed(workload, addr, shape, running, length)?;
             eprintln!(
                 "{workload} {}: {:.2} us, {:.0}/s{}",
                 peer.kind,
@@ -209,7 +209,7 @@ fn load(
             measured.push(one);
         }
         if workload == Workload::Rate {
-            direct.push(drive(workload, apps.http, tls, length)?);
+            direct.push(drive(workload, apps.http, shape, length)?);
         }
     }
     let columns = || able.iter().map(|peer| peer.kind).zip(&measured);
@@ -243,16 +243,16 @@ fn load(
 
 fn title(workload: Workload) -> (&'static str, &'static str) {
     match workload {
-        Workload::A => ("A: HTTP/1.1, 64 connections, 1 KiB", "us/request"),
+        Workload::A => ("A: HTTP/1.1, 64 connections", "us/request"),
         Workload::Rate => ("A at 4,000 requests/s", "us/request"),
-        Workload::B => ("B: h2c, 16 x 32 streams, 1 KiB", "us/request"),
+        Workload::B => ("B: h2c, 16 x 32 streams", "us/request"),
         Workload::C => ("C: A over mutual TLS", "us/request"),
         Workload::D => ("D: a new mTLS connection per request, X25519", "us/request"),
         Workload::Dpq => ("D: the same with X25519MLKEM768", "us/request"),
         Workload::E => ("E: A through two proxies, mTLS between", "us/request"),
         Workload::F1m => ("F: 1 MiB bodies", "us/MiB"),
         Workload::F100m => ("F: 100 MiB bodies", "us/MiB"),
-        Workload::I => ("I: opaque TCP, 1 KiB messages", "us/message"),
+        Workload::I => ("I: opaque TCP", "us/message"),
         Workload::Memory | Workload::Start => ("", ""),
     }
 }
@@ -273,14 +273,14 @@ fn target(workload: Workload, peer: &Peer) -> Option<SocketAddr> {
 fn undisturbed(
     workload: Workload,
     addr: SocketAddr,
-    tls: &Client,
+    shape: &Shape,
     running: &Running,
     length: Duration,
 ) -> Fallible<Measured> {
     let mut attempts = 0;
     loop {
         let (cpu, busy, begun) = (measure::cpu(&running.pids()), measure::busy(PROXY_CORE), Instant::now());
-        let outcome = drive(workload, addr, tls, length)?;
+        let outcome = drive(workload, addr, shape, length)?;
         let wall = begun.elapsed();
         let cpu = measure::cpu(&running.pids()) - cpu;
         let foreign = (measure::busy(PROXY_CORE) - busy).saturating_sub(cpu);
@@ -295,22 +295,33 @@ fn undisturbed(
     }
 }
 
-fn drive(workload: Workload, addr: SocketAddr, tls: &Client, length: Duration) -> Fallible<Outcome> {
+/// What requests are like.
+struct Shape {
+    tls: Client,
+    /// Bytes of an answer.
+    size: u64,
+}
+
+fn drive(workload: Workload, addr: SocketAddr, shape: &Shape, length: Duration) -> Fallible<Outcome> {
+    let Shape { tls, size } = shape;
+    let size = *size;
     let outcome = match workload {
         Workload::A | Workload::E => {
-            load::run(64, length, false, |tally, _| http1::connection(addr, 1024, None, tally))
+            load::run(64, length, false, |tally, _| http1::connection(addr, size, None, tally))
         }
         Workload::Rate => {
-            load::run(64, length, true, |tally, i| http1::connection(addr, 1024, Some(Pace::new(RATE, 64, i)), tally))
+            load::run(64, length, true, |tally, i| http1::connection(addr, size, Some(Pace::new(RATE, 64, i)), tally))
         }
-        Workload::B => load::run(16, length, false, |tally, _| http2::connection(addr, 1024, 32, tally)),
-        Workload::C => load::run(64, length, false, |tally, _| http1::over_tls(tls.clone(), addr, 1024, tally)),
+        Workload::B => load::run(16, length, false, |tally, _| http2::connection(addr, size, 32, tally)),
+        Workload::C => load::run(64, length, false, |tally, _| http1::over_tls(tls.clone(), addr, size, tally)),
         Workload::D | Workload::Dpq => {
-            load::run(16, length, false, |tally, _| http1::connections_over_tls(tls.clone(), addr, 1024, tally))
+            load::run(16, length, false, |tally, _| http1::connections_over_tls(tls.clone(), addr, size, tally))
         }
         Workload::F1m => load::run(16, length, false, |tally, _| http1::connection(addr, 1 << 20, None, tally)),
         Workload::F100m => load::run(4, length, false, |tally, _| http1::connection(addr, 100 << 20, None, tally)),
-        Workload::I => load::run(64, length, false, |tally, _| opaque::connection(addr, 1024, tally)),
+        Workload::I => load::run(64, length, false, |tally, _| {
+            opaque::connection(addr, usize::try_from(size).unwrap_or(usize::MAX), tally)
+        }),
         Workload::Memory | Workload::Start => return Err("not a load".into()),
     };
     Ok(outcome?)

@@ -52,6 +52,9 @@ struct Options {
     /// Measurements of each pair, interleaved; the table gives their median
     #[arg(long, default_value_t = 5)]
     repeats: usize,
+    /// Bytes of an answer, where the workload does not say
+    #[arg(long, default_value_t = 1024)]
+    size: u64,
     /// Stay in this network namespace instead of a fresh one: other rules on the machine are then part of the figures
     #[arg(long)]
     here: bool,

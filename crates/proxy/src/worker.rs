@@ -1,18 +1,19 @@
 //! A worker: one thread, one single-threaded runtime, and everything its connections share without locks.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use geo::{Geo, Lookup};
 use identity::Identity;
-use model::Edits;
+use model::{Edits, SpiffeId};
 use net::Buffers;
 use telemetry::{Local, Telemetry};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
@@ -47,6 +48,7 @@ pub struct Shared {
     /// Serving, or on the way out.
     pub lifecycle: Lifecycle,
     reloads: watch::Sender<()>,
+    peers: Mutex<BTreeMap<SpiffeId, usize>>,
     handshakes: AtomicUsize,
     max_open: usize,
     open: Vec<AtomicUsize>,
@@ -78,6 +80,11 @@ impl Shared {
     pub fn reload(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
         self.reloads.send_replace(());
+    }
+
+    /// Identities that have connections of mutual TLS open to us, and how many.
+    pub fn peers(&self) -> BTreeMap<SpiffeId, usize> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Counts a TLS handshake in, unless as many as may be are in progress.
@@ -130,6 +137,29 @@ impl Drop for Handshaking<'_> {
     }
 }
 
+/// A connection of a peer that has proven itself, counted until dropped.
+pub(crate) struct OpenPeer(Arc<Shared>, SpiffeId);
+
+impl OpenPeer {
+    pub(crate) fn new(shared: &Arc<Shared>, id: &SpiffeId) -> Self {
+        *shared.peers.lock().unwrap_or_else(PoisonError::into_inner).entry(id.clone()).or_default() += 1;
+        Self(shared.clone(), id.clone())
+    }
+}
+
+impl Drop for OpenPeer {
+    fn drop(&mut self) {
+        let Self(shared, id) = self;
+        let peers = &mut *shared.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = peers.get_mut(id) {
+            *open -= 1;
+            if *open == 0 {
+                peers.remove(id);
+            }
+        }
+    }
+}
+
 /// The worker threads.
 pub struct Workers {
     /// What they share with the control thread.
@@ -161,6 +191,7 @@ impl Workers {
             geo,
             identity,
             reloads: watch::Sender::new(()),
+            peers: Mutex::default(),
             handshakes: AtomicUsize::new(0),
             lifecycle: Lifecycle::default(),
             loads: senders.into_iter().map(|inbox| Load { connections: AtomicUsize::new(0), inbox }).collect(),

@@ -66,6 +66,8 @@ async fn status(Shown(state): Shown<Arc<State>>) -> Response {
         let changing = state.changing();
         (changing.generation, changing.last_error.clone())
     };
+    let peers: serde_json::Map<_, _> =
+        shared.peers().into_iter().map(|(id, open)| (id.to_string(), open.into())).collect();
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "phase": format!("{:?}", shared.lifecycle.phase()).to_lowercase(),
@@ -79,6 +81,7 @@ async fn status(Shown(state): Shown<Arc<State>>) -> Response {
             "last_error": geo.last_error,
         },
         "identity": identity(&shared.identity.status()),
+        "peers": peers,
         "telemetry": shared.telemetry.status(),
     });
     json(&body)

@@ -12,7 +12,7 @@ use net::{Buffer, Deadline, Io};
 use tokio::time::Instant;
 
 use crate::lifecycle::Phase;
-use crate::worker::Worker;
+use crate::worker::{OpenPeer, Worker};
 
 /// The caller's end of one connection.
 pub(crate) struct Caller {
@@ -47,6 +47,8 @@ pub(crate) struct Proven {
     pub(crate) id: SpiffeId,
     /// The `x-forwarded-client-cert` that tells the app.
     pub(crate) forwarded: Box<str>,
+    /// Shown in the status while it lives.
+    pub(crate) _open: OpenPeer,
 }
 
 impl Who {

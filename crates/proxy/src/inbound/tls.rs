@@ -15,7 +15,7 @@ use crate::config::{Port, Protocol, Tls};
 use crate::handshake::{self, Fault, failed};
 use crate::inbound::caller::{Awaited, Caller, NoBytes, Proven};
 use crate::inbound::{disconnected, stages};
-use crate::worker::Worker;
+use crate::worker::{OpenPeer, Worker};
 
 /// The first byte of every ClientHello: a record of content type handshake (RFC 8446, 5.1). No request begins with it.
 const HANDSHAKE_RECORD: u8 = 0x16;
@@ -138,7 +138,8 @@ fn proven(caller: &mut Caller, port: &Port) -> Begun {
         let own = own.as_ref().map_or("", |id| id.as_str());
         // A SPIFFE ID has no character that would need quoting here.
         let forwarded = format!("By={own};Hash={};URI={}", peer.hash, peer.id).into();
-        caller.who.proven = Some(Rc::new(Proven { id: peer.id, forwarded }));
+        caller.who.proven =
+            Some(Rc::new(Proven { _open: OpenPeer::new(&worker.shared, &peer.id), id: peer.id, forwarded }));
         let age = port.timeouts.max_age.mul_f64(0.9 + 0.2 * worker.random.borrow_mut().f64());
         caller.retires = Some(Instant::now() + age);
     }

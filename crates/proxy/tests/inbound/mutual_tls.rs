@@ -479,6 +479,55 @@ async fn handshakes_in_progress_are_bounded() {
 }
 
 #[tokio::test]
+async fn peers_are_shown_while_they_are_connected() {
+    let (authority, _dir, identity) = known();
+    let (app, _) = mirror().await;
+    let sidecar = Sidecar::known_as(identity, app, strict);
+    let svid = authority.svid("/ns/b/sa/client").unwrap();
+    let (first, second) =
+        (connect(&sidecar, showing(&svid, &[])).await.unwrap(), connect(&sidecar, showing(&svid, &[])).await.unwrap());
+    sidecar.counts("outrigger_tls_handshakes_total{result=\"ok\"} 2").await;
+    assert_eq!(sidecar.shared().peers(), [(CLIENT.parse().unwrap(), 2)].into());
+    drop(first);
+    sidecar.counts("outrigger_connections_open{port=\"test\"} 1").await;
+    assert_eq!(sidecar.shared().peers().values().sum::<usize>(), 1);
+    drop(second);
+    sidecar.counts("outrigger_connections_open{port=\"test\"} 0").await;
+    assert!(sidecar.shared().peers().is_empty());
+}
+
+#[tokio::test]
+async fn a_storm_of_handshakes_starves_no_open_connection() {
+    let (authority, _dir, identity) = known();
+    let (app, _) = mirror().await;
+    let sidecar = Sidecar::known_as(identity, app, permissive);
+    // Hellos are made beforehand and sent at once, so that the worker has a long queue of nothing but first steps.
+    let hello = client_hello(&authority);
+    let mut open = sidecar.connect().await;
+    let connect = |_| {
+        let tcp = std::net::TcpStream::connect(sidecar.addr).unwrap();
+        tcp.set_nonblocking(true).unwrap();
+        tcp
+    };
+    let storm: Vec<_> = (0..200).map(connect).collect();
+    for mut tcp in &storm {
+        std::io::Write::write_all(&mut tcp, &hello).unwrap();
+    }
+    let answered = || storm.iter().filter(|tcp| matches!(tcp.peek(&mut [0]), Ok(1))).count();
+    // A request takes its turn between two handshakes' steps, not behind all of them.
+    let (mut worst, mut last) = (0, 0);
+    for _ in 0..20 {
+        let before = answered();
+        open.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        open.answer().await;
+        last = answered();
+        worst = worst.max(last - before);
+    }
+    assert!(worst < 40, "{worst} handshakes' steps went before one request");
+    assert!(last > 0, "the storm was over before it began");
+}
+
+#[tokio::test]
 async fn an_old_connection_is_retired_between_requests() {
     let (authority, _dir, identity) = known();
     let (app, _) = mirror().await;

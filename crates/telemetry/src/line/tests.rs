@@ -63,6 +63,29 @@ fn record(local: &std::rc::Rc<Local>, path: &str, agent: &[u8], change: impl FnO
 }
 
 #[test]
+fn the_proven_identity_stands_in_every_format() {
+    let id: model::SpiffeId = "spiffe://a.example/ns/b/sa/c".parse().unwrap();
+    for (format, expected) in [
+        (Format::Json, "\"outrigger.peer.identity\":\"spiffe://a.example/ns/b/sa/c\""),
+        (Format::Ecs, "\"tls.client.x509.alternative_names\":\"spiffe://a.example/ns/b/sa/c\""),
+        (Format::Text, "203.0.113.77 - spiffe://a.example/ns/b/sa/c ["),
+    ] {
+        let log = Log::new("identity", |settings| settings.access_log.format = format);
+        let lines = log.lines(|local| {
+            record(local, "/a", b"curl/8", |record| {
+                let peer = PeerAddr::new("10.0.0.9:4711".parse().unwrap());
+                let client = ClientAddr { ip: "203.0.113.77".parse().unwrap(), ..ClientAddr::from_peer(peer) };
+                let place = Place::default();
+                let identity = Some(&id);
+                let direction = Direction::Inbound;
+                record.facts(&Facts { direction, head: None, peer, identity, client, place: &place });
+            });
+        });
+        assert!(lines[0].contains(expected), "{format:?}: {}", lines[0]);
+    }
+}
+
+#[test]
 fn json_lines_have_opentelemetrys_names() {
     let lines = Log::new("json", |_| {}).lines(|local| record(local, "/a", b"curl/8", |_| {}));
     let line: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();

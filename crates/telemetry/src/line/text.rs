@@ -1,4 +1,4 @@
-//! `text`: NCSA combined, then country (or scope), seconds and the cause of a failure.
+//! `text`: NCSA combined with the proven identity for a user, then country (or scope), seconds and the cause of a failure.
 
 use std::io::Write;
 
@@ -15,7 +15,11 @@ pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, d
         Some(ip) => drop(write!(out, "{ip}")),
         None => out.push(b'-'),
     }
-    out.extend_from_slice(b" - - [");
+    out.extend_from_slice(b" - ");
+    // Who has proven to be calling stands where the format has the user.
+    let identity = data.text(Text::Identity);
+    escape::text(out, if identity.is_empty() { b"-" } else { identity });
+    out.extend_from_slice(b" [");
     moment.clock.write_ncsa(out);
     out.extend_from_slice(b"] \"");
     if let Some(version) = data.version {
