@@ -28,7 +28,7 @@ pub(crate) enum Workload {
     C,
     /// A new connection of mutual TLS for each request (X25519, certificates directly below the root)
     D,
-    /// The same with X25519MLKEM768
+    /// The same with X25519MLKEM768 and an intermediate above the client's certificate
     Dpq,
     /// A through the proxy twice, mutual TLS between
     E,
@@ -182,8 +182,11 @@ fn load(
     options: &Options,
     table: &mut Table,
 ) -> Fallible<()> {
-    let group = if workload == Workload::Dpq { Group::X25519MlKem768 } else { Group::X25519 };
-    let shape = &Shape { tls: Client::new(dir, "direct", group)?, size: options.size };
+    let (name, group) = match workload {
+        Workload::Dpq => ("below", Group::X25519MlKem768),
+        _ => ("direct", Group::X25519),
+    };
+    let shape = &Shape { tls: Client::new(dir, name, group)?, size: options.size };
     let length = Duration::from_secs_f64(options.seconds);
     let able: Vec<&Peer> = peers.iter().filter(|peer| target(workload, peer).is_some()).collect();
     let running: Vec<Running> = able.iter().map(|peer| peer.start()).collect::<Result<_, _>>()?;
@@ -248,7 +251,7 @@ fn title(workload: Workload) -> (&'static str, &'static str) {
         Workload::B => ("B: h2c, 16 x 32 streams", "us/request"),
         Workload::C => ("C: A over mutual TLS", "us/request"),
         Workload::D => ("D: a new mTLS connection per request, X25519", "us/request"),
-        Workload::Dpq => ("D: the same with X25519MLKEM768", "us/request"),
+        Workload::Dpq => ("D: the same, X25519MLKEM768, one intermediate", "us/request"),
         Workload::E => ("E: A through two proxies, mTLS between", "us/request"),
         Workload::F1m => ("F: 1 MiB bodies", "us/MiB"),
         Workload::F100m => ("F: 100 MiB bodies", "us/MiB"),
