@@ -23,8 +23,9 @@ const IDLE: Duration = Duration::from_secs(30);
 /// How long idle a connection may be that a request takes which must not be sent twice: apps close theirs after some
 /// seconds, and a close that crosses the request loses it.
 const FRESH: Duration = Duration::from_secs(1);
-/// Idle connections kept per worker and app.
-const KEPT: usize = 256;
+/// Idle connections kept per worker and upstream: as many as a few busy HTTP/2 callers have streams. With fewer, each burst
+/// would close some and open others, and ports of ours run out while the kernel remembers the closed ones.
+const KEPT: usize = 1024;
 
 /// A worker's connections to the apps of all ports.
 #[derive(Debug, Default)]
