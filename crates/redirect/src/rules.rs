@@ -2,7 +2,7 @@
 //! Asked of TCP only. Pure.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use model::Direction;
+use model::{Direction, canonical_network};
 
 use crate::settings::{PortRange, Settings, SettingsError};
 
@@ -154,17 +154,6 @@ fn networks(networks: &[IpNet]) -> impl Iterator<Item = Match> + use<> {
     let v4 = (!v4.is_empty()).then(|| Match::Networks4(Ipv4Net::aggregate(&v4)));
     let v6 = (!v6.is_empty()).then(|| Match::Networks6(Ipv6Net::aggregate(&v6)));
     v4.into_iter().chain(v6)
-}
-
-fn canonical_network(network: IpNet) -> IpNet {
-    if let IpNet::V6(v6) = network
-        && let Some(v4) = v6.addr().to_ipv4_mapped()
-        && let Some(prefix) = v6.prefix_len().checked_sub(96)
-        && let Ok(v4) = Ipv4Net::new(v4, prefix)
-    {
-        return IpNet::V4(v4);
-    }
-    network
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use model::{Cause, Fault, TlsFault};
+use model::{Cause, Fault};
 use prometheus::TextEncoder;
 use serde_json::json;
 
@@ -275,7 +275,7 @@ impl Telemetry {
                 .enumerate()
                 .map(|(i, side)| Row::new(&[("side", side)], sum(shards, |s| &s.http2_errors[i]) as f64)),
         );
-        handshake_families(families, shards);
+        identity::handshakes(families, shards);
         let log_dropped =
             [("slow_output", sum(shards, |s| &s.log_dropped)), ("write_failed", self.writer.failed.load(Relaxed))];
         families.counter(
@@ -416,26 +416,6 @@ impl Telemetry {
             },
         })
     }
-}
-
-fn handshake_families(families: &mut Families<'_>, shards: &[Arc<Shard>]) {
-    let mut add = |name, help, succeeded: Read, fault: fn(&Shard, usize) -> &Count| {
-        let failed = TlsFault::ALL.iter().map(|f| (f.label(), sum(shards, |s| fault(s, *f as usize))));
-        let all = std::iter::once(("ok", sum(shards, succeeded))).chain(failed);
-        families.counter(name, help, all.map(|(result, n)| Row::new(&[("result", result)], n as f64)));
-    };
-    add(
-        "outrigger_tls_handshakes_total",
-        "TLS handshakes with callers, by how they ended.",
-        |s| &s.handshakes,
-        |s, f| &s.handshake_faults[f],
-    );
-    add(
-        "outrigger_upstream_tls_handshakes_total",
-        "TLS handshakes with services that the app calls, by how they ended.",
-        |s| &s.upstream_handshakes,
-        |s, f| &s.upstream_handshake_faults[f],
-    );
 }
 
 /// Picks one of a shard's counters.

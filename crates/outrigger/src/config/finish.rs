@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use geo::{AddressPolicy, Proxies, Trust};
-use proxy::config::{GeoHeaders, Limits, Port, Protocol, ProxyProtocol, Snapshot, Timeouts, Upstream};
+use proxy::config::{GeoHeaders, Port, Protocol, ProxyProtocol, Snapshot, Upstream};
 
 use super::error::Wrong;
 use super::tree::{Kind, Value};
-use super::{Admin, AppProbe, Config, Drain, Overrides, de, outbound, raw, security};
+use super::{Admin, AppProbe, Config, Drain, Overrides, de, limits, outbound, raw, security};
 
 /// Keys of the design that this version does not have yet: refused by name, not as unknown.
 const NOT_YET: &[&str] = &["outbound.listen", "outbound.unmatched", "tracing", "inbound.rate_limits", "metrics.app"];
@@ -292,7 +292,7 @@ fn port(raw: &raw::Port, tree: &Value, around: &Around<'_>, before: &[Arc<Port>]
         "proxy_protocol",
         nobody.then(|| "nobody may send a PROXY header: name the load balancer's network in trusted_proxies".into()),
     );
-    let limits = limits(raw, &mut check);
+    let limits = limits::limits(raw, &mut check);
     let tls = security::tls(raw, around.has_identity, &mut check);
     let policy = security::policy(raw.authorization.as_ref(), &mut check);
     if !wrongs.is_empty() {
@@ -310,7 +310,7 @@ fn port(raw: &raw::Port, tree: &Value, around: &Around<'_>, before: &[Arc<Port>]
         geo_headers: geo_headers(around.geo),
         policy,
         limits,
-        timeouts: timeouts_of(&raw.limits, &raw.timeouts),
+        timeouts: limits::timeouts(&raw.limits, &raw.timeouts),
     })
 }
 
@@ -354,46 +354,6 @@ fn address(raw: &raw::Port, check: &mut impl FnMut(&str, Option<String>)) -> Add
     AddressPolicy { trusted, headers: headers.collect() }
 }
 
-fn limits(raw: &raw::Port, check: &mut impl FnMut(&str, Option<String>)) -> Limits {
-    let defaults = Limits::default();
-    let head_bytes = raw.limits.head.bytes.map_or(defaults.head_bytes as u64, |size| size.0);
-    let sane = (1 << 10..=1 << 20).contains(&head_bytes);
-    check("limits.head.bytes", (!sane).then(|| format!("found {head_bytes} bytes, expected 1KiB to 1MiB")));
-    let limits = Limits {
-        connections: raw.limits.connections.unwrap_or(defaults.connections),
-        head_bytes: usize::try_from(head_bytes).unwrap_or(usize::MAX),
-        head_fields: raw.limits.head.fields.unwrap_or(defaults.head_fields),
-        streams: raw.limits.streams.unwrap_or(defaults.streams),
-        handshakes: raw.limits.handshakes.unwrap_or(defaults.handshakes),
-    };
-    let none = [
-        ("limits.connections", limits.connections == 0),
-        ("limits.head.fields", limits.head_fields == 0),
-        ("limits.streams", limits.streams == 0),
-        ("limits.handshakes", limits.handshakes == 0),
-    ];
-    for (key, zero) in none {
-        check(key, zero.then(|| "found 0, expected at least 1".into()));
-    }
-    let times = [
-        ("limits.head.timeout", raw.limits.head.timeout),
-        ("limits.idle_timeout", raw.limits.idle_timeout),
-        ("limits.body_timeout", raw.limits.body_timeout),
-        ("limits.write_timeout", raw.limits.write_timeout),
-        ("limits.handshake_timeout", raw.limits.handshake_timeout),
-        ("limits.max_connection_age", raw.limits.max_connection_age),
-        ("timeouts.connect", raw.timeouts.connect),
-    ];
-    for (key, time) in times {
-        check(
-            key,
-            time.is_some_and(|time| time.0.is_zero())
-                .then(|| "found no time at all, expected a duration such as 10s".into()),
-        );
-    }
-    limits
-}
-
 pub(super) fn protocol(raw: raw::Protocol) -> Protocol {
     match raw {
         raw::Protocol::Auto => Protocol::Auto,
@@ -401,21 +361,6 @@ pub(super) fn protocol(raw: raw::Protocol) -> Protocol {
         raw::Protocol::H2c => Protocol::H2c,
         raw::Protocol::Tls => Protocol::Tls,
         raw::Protocol::Tcp => Protocol::Tcp,
-    }
-}
-
-pub(super) fn timeouts_of(limits: &raw::Limits, timeouts: &raw::Timeouts) -> Timeouts {
-    let defaults = Timeouts::default();
-    let or = |time: Option<super::units::Time>, default| time.map_or(default, |time| time.0);
-    Timeouts {
-        head: or(limits.head.timeout, defaults.head),
-        idle: or(limits.idle_timeout, defaults.idle),
-        body: or(limits.body_timeout, defaults.body),
-        write: or(limits.write_timeout, defaults.write),
-        handshake: or(limits.handshake_timeout, defaults.handshake),
-        max_age: or(limits.max_connection_age, defaults.max_age),
-        connect: or(timeouts.connect, defaults.connect),
-        response: timeouts.response.map_or(defaults.response, |time| Some(time.0).filter(|time| !time.is_zero())),
     }
 }
 

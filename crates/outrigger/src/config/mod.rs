@@ -4,6 +4,7 @@
 mod de;
 mod error;
 mod finish;
+mod limits;
 mod outbound;
 mod raw;
 mod security;

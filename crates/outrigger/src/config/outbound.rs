@@ -6,8 +6,8 @@ use identity::Expected;
 use model::{Direction, Policy};
 use proxy::config::{GeoHeaders, Limits, Port, Protocol, ProxyProtocol, Tls, Upstream};
 
-use super::finish::{protocol, timeouts_of};
-use super::raw;
+use super::finish::protocol;
+use super::{limits, raw};
 
 /// Every service, checked against the ports and services before it.
 pub(super) fn services(
@@ -75,7 +75,7 @@ fn one(
         geo_headers: GeoHeaders::default(),
         policy: Policy::default(),
         limits: Limits::default(),
-        timeouts: timeouts_of(&raw::Limits::default(), &raw.timeouts),
+        timeouts: limits::timeouts(&raw::Limits::default(), &raw.timeouts),
     }
 }
 

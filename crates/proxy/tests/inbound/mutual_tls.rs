@@ -13,7 +13,7 @@ use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{HandshakeKind, ProtocolVersion};
 
 use crate::harness::{Raw, Sidecar, app, field, mirror};
-use crate::tls_peers::{CLIENT, DOMAIN, SERVER, ask, client, connect, known, say, showing};
+use crate::tls_peers::{CLIENT, DOMAIN, SERVER, ask, ask_http2, client, connect, known, say, showing};
 
 const GET: &str =
     "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Client-Cert: By=me;URI=spiffe://forged\r\nConnection: close\r\n\r\n";
@@ -58,14 +58,7 @@ async fn http2_is_agreed_on_and_carries_the_identity() {
     let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
     let driving = tokio::spawn(connection);
     for _ in 0..3 {
-        let request = http::Request::get("https://a/x").body(()).unwrap();
-        let (answer, _) = sender.send_request(request, true).unwrap();
-        let mut body = answer.await.unwrap().into_body();
-        let mut seen = Vec::new();
-        while let Some(data) = body.data().await {
-            seen.extend_from_slice(&data.unwrap());
-        }
-        let seen = String::from_utf8(seen).unwrap();
+        let seen = ask_http2(&mut sender, "https://a/x").await;
         assert!(field(&seen, "x-forwarded-client-cert").unwrap().ends_with(CLIENT), "{seen}");
         assert_eq!(field(&seen, "x-forwarded-proto"), Some("https"));
     }

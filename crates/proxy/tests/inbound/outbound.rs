@@ -8,7 +8,7 @@ use proxy::config::{Port, Protocol, Tls, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{Sidecar, app, field, mirror};
-use crate::tls_peers::{CLIENT, SERVER, known};
+use crate::tls_peers::{CLIENT, SERVER, ask_http2, known};
 
 fn strict(port: &mut Port) {
     port.tls = Tls::Strict { plaintext_paths: Vec::new() };
@@ -105,14 +105,7 @@ async fn a_call_in_http2_stays_one_between_the_two() {
     let (mut sender, connection) = h2::client::handshake(tcp).await.unwrap();
     let driving = tokio::spawn(connection);
     for _ in 0..3 {
-        let request = http::Request::get("http://localhost:9001/x").body(()).unwrap();
-        let (answer, _) = sender.send_request(request, true).unwrap();
-        let mut body = answer.await.unwrap().into_body();
-        let mut seen = Vec::new();
-        while let Some(data) = body.data().await {
-            seen.extend_from_slice(&data.unwrap());
-        }
-        let seen = String::from_utf8(seen).unwrap();
+        let seen = ask_http2(&mut sender, "http://localhost:9001/x").await;
         assert_eq!(field(&seen, "host"), Some("payments.shop"));
         assert!(field(&seen, "x-forwarded-client-cert").unwrap().ends_with(CLIENT), "{seen}");
     }

@@ -157,3 +157,15 @@ pub(crate) async fn say(stream: &mut TlsStream<TcpStream>, request: &str) -> Res
     read.map_err(|e| e.to_string())?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
+
+/// The request over an HTTP/2 connection, and what the app says.
+pub(crate) async fn ask_http2(sender: &mut h2::client::SendRequest<bytes::Bytes>, url: &str) -> String {
+    let request = http::Request::get(url).body(()).unwrap();
+    let (answer, _) = sender.send_request(request, true).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    let mut seen = Vec::new();
+    while let Some(data) = body.data().await {
+        seen.extend_from_slice(&data.unwrap());
+    }
+    String::from_utf8(seen).unwrap()
+}

@@ -1,8 +1,13 @@
-//! Our own certificates, and those that we check others by.
+//! Certificates, ours and those that we check others by, and what came of showing them.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use model::TlsFault;
+
 use super::families::{Families, Row};
+use super::{Read, sum};
+use crate::shard::{Count, Shard};
 
 /// The state of our identity.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -50,5 +55,25 @@ pub(super) fn families(families: &mut Families<'_>, identity: &IdentityState) {
             let end = end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
             Row::new(&[("role", role), ("of", of), ("place", &place.to_string())], end)
         }),
+    );
+}
+
+pub(super) fn handshakes(families: &mut Families<'_>, shards: &[Arc<Shard>]) {
+    let mut add = |name, help, succeeded: Read, fault: fn(&Shard, usize) -> &Count| {
+        let failed = TlsFault::ALL.iter().map(|f| (f.label(), sum(shards, |s| fault(s, *f as usize))));
+        let all = std::iter::once(("ok", sum(shards, succeeded))).chain(failed);
+        families.counter(name, help, all.map(|(result, n)| Row::new(&[("result", result)], n as f64)));
+    };
+    add(
+        "outrigger_tls_handshakes_total",
+        "TLS handshakes with callers, by how they ended.",
+        |s| &s.handshakes,
+        |s, f| &s.handshake_faults[f],
+    );
+    add(
+        "outrigger_upstream_tls_handshakes_total",
+        "TLS handshakes with services that the app calls, by how they ended.",
+        |s| &s.upstream_handshakes,
+        |s, f| &s.upstream_handshake_faults[f],
     );
 }
