@@ -24,6 +24,8 @@ pub enum Alpn {
     Http2,
     /// `outrigger-tcp/1`: opaque bytes.
     Opaque,
+    /// Any of them: a server of whatever an app may speak.
+    Any,
 }
 
 impl Alpn {
@@ -33,6 +35,7 @@ impl Alpn {
             Self::Http1 => &[b"http/1.1"],
             Self::Http2 => &[b"h2"],
             Self::Opaque => &[b"outrigger-tcp/1"],
+            Self::Any => &[b"h2", b"http/1.1", b"outrigger-tcp/1"],
         };
         names.iter().map(|name| name.to_vec()).collect()
     }

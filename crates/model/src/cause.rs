@@ -31,6 +31,16 @@ pub enum Cause {
     TlsRequired,
     /// Authorization refused.
     Denied,
+    /// More requests came than a rate limit grants.
+    RateLimited,
+    /// Whoever was called may not be called from here.
+    DestinationDenied,
+    /// The call came back to the proxy that made it.
+    Loop,
+    /// No address is known of the service that was called.
+    Unresolved,
+    /// As much is under way to a service as its circuit breaker allows.
+    CircuitBreaker,
     /// The connection limit is reached.
     ConnectionLimit,
     /// The app's socket does not accept: not started yet, or gone.
@@ -67,7 +77,7 @@ pub enum Fault {
 
 impl Cause {
     /// Every cause, for registering metrics.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 28] = [
         Self::BadRequest,
         Self::TargetTooLong,
         Self::HeadTooLarge,
@@ -81,6 +91,11 @@ impl Cause {
         Self::TlsHandshake,
         Self::TlsRequired,
         Self::Denied,
+        Self::RateLimited,
+        Self::DestinationDenied,
+        Self::Loop,
+        Self::Unresolved,
+        Self::CircuitBreaker,
         Self::ConnectionLimit,
         Self::AppUnreachable,
         Self::AppConnectTimeout,
@@ -138,6 +153,15 @@ impl Cause {
             Self::TlsHandshake => ("tls_handshake", 400, Client, "The TLS handshake failed."),
             Self::TlsRequired => ("tls_required", 403, Client, "This port takes TLS only."),
             Self::Denied => ("denied", 403, Client, "This request is not allowed."),
+            Self::RateLimited => ("rate_limited", 429, Client, "Too many requests; try again later."),
+            Self::DestinationDenied => {
+                ("destination_denied", 403, Client, "The outrigger does not carry calls to this destination.")
+            }
+            Self::Loop => ("loop", 508, Proxy, "The call came back to the outrigger that made it."),
+            Self::Unresolved => ("unresolved", 503, App, "The service's name leads to no address."),
+            Self::CircuitBreaker => {
+                ("circuit_breaker", 503, Proxy, "As much is under way to the service as may be; try again.")
+            }
             Self::ConnectionLimit => ("connection_limit", 503, Proxy, "Too many connections are open; try again."),
             Self::AppUnreachable => {
                 ("app_unreachable", 503, App, "The app does not accept connections; is it running?")

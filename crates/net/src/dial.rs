@@ -9,17 +9,17 @@ use tokio::time::timeout;
 
 use crate::{Io, keep_watch};
 
-/// Connects to the first of these addresses that accepts; `within` bounds each try.
+/// Connects to the first of these addresses that accepts, and says which; `within` bounds each try.
 ///
 /// # Errors
 /// The last address's error; [`io::ErrorKind::TimedOut`] where it did not answer in time.
-pub async fn dial(addrs: &[SocketAddr], within: Duration) -> io::Result<Io> {
+pub async fn dial(addrs: &[SocketAddr], within: Duration) -> io::Result<(Io, SocketAddr)> {
     let mut last = io::ErrorKind::AddrNotAvailable.into();
     for &addr in addrs {
         match timeout(within, TcpStream::connect(addr)).await {
             Ok(Ok(tcp)) => {
                 keep_watch(&tcp)?;
-                return Ok(tcp.into());
+                return Ok((tcp.into(), addr));
             }
             Ok(Err(e)) => last = e,
             Err(_elapsed) => last = io::ErrorKind::TimedOut.into(),

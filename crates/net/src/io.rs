@@ -1,6 +1,7 @@
 //! One end of a connection, owned, whatever it is made of.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -30,6 +31,19 @@ impl From<TcpStream> for Io {
 }
 
 impl Io {
+    /// Our own end's address.
+    ///
+    /// # Errors
+    /// None on a socket that is open.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// Whom a redirected connection was meant for: see [`original_dst`](crate::original_dst).
+    pub fn original_dst(&self) -> Option<SocketAddr> {
+        crate::original_dst(&self.tcp)
+    }
+
     /// Begins TLS on a connection in plaintext; `read` is what was already read of the peer's part.
     ///
     /// # Errors

@@ -21,14 +21,16 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from
 /// What the kernel says: the address in use, not ours, or a port we may not have.
 pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     match bind(addr) {
-        Err(e)
-            if addr.ip() == IpAddr::from([0u16; 8])
-                && matches!(e.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) =>
-        {
+        Err(e) if addr.ip() == IpAddr::from([0u16; 8]) && lacks_ipv6(&e) => {
             bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), addr.port()))
         }
         result => result,
     }
+}
+
+/// Whether an error says that this host has no IPv6, or not at this address.
+pub fn lacks_ipv6(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
 
 fn bind(addr: SocketAddr) -> io::Result<TcpListener> {

@@ -42,16 +42,19 @@ fn problems(config: &Config) -> Vec<String> {
         Ok(_) => {}
     }
     problems.extend(identity_problems(config));
+    if config.snapshot.routes.intercepted {
+        problems.extend(crate::intercepted::problems(&config.interception));
+    }
     if let telemetry::Output::File { path, .. } = &config.telemetry.access_log.output {
         // As it will be opened: a file that is made for the check is one the sidecar would make.
         if let Err(e) = std::fs::OpenOptions::new().append(true).create(true).open(path) {
             problems.push(format!("access_log.output: cannot append to {}: {e}", path.display()));
         }
     }
-    for port in config.snapshot.ports.iter().filter(|port| port.direction == model::Direction::Inbound) {
-        for (addr, app) in local_addresses()
-            .iter()
-            .flat_map(|ip| port.upstream.addrs.iter().map(move |app| (SocketAddr::new(*ip, app.port()), app)))
+    for port in &config.snapshot.ports {
+        let proxy::config::Upstream::App(apps) = &port.upstream else { continue };
+        for (addr, app) in
+            local_addresses().iter().flat_map(|ip| apps.iter().map(move |app| (SocketAddr::new(*ip, app.port()), app)))
         {
             if app.ip().is_loopback() && TcpStream::connect_timeout(&addr, Duration::from_millis(200)).is_ok() {
                 problems.push(format!(

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, Overrides, units};
-use crate::{check, run};
+use crate::{check, init, run};
 
 /// A sidecar proxy: logs where callers are, counts what they do, and leaves the app as it is.
 #[derive(Debug, Parser)]
@@ -28,6 +28,8 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Brings this network namespace's TCP connections to the outrigger, as mode: transparent has it; needs NET_ADMIN
+    Init(Box<init::Init>),
     /// Prints the JSON Schema of the configuration file
     Schema,
 }
@@ -93,6 +95,7 @@ where
     match cli.command {
         Command::Run(args) => start(args),
         Command::Check { config } => check::check(&config),
+        Command::Init(args) => init::init(*args),
         Command::Schema => {
             println!("{}", crate::config::schema());
             ExitCode::SUCCESS
@@ -137,6 +140,10 @@ mod tests {
             "outrigger run --app [::1]:8080",
             "outrigger run --config a.yaml --workers 2",
             "outrigger check --config a.yaml",
+            "outrigger init",
+            "outrigger init --dry-run --config a.yaml --include-inbound-ports 80,8000-8100",
+            "outrigger init --remove",
+            "outrigger init --exclude-outbound-networks 10.96.0.1/32,fd00::/8 --proxy-uid 1000 --inbound-port 7002",
             "outrigger schema",
         ] {
             assert_eq!(parse(good), Ok(()), "{good}");
@@ -151,6 +158,9 @@ mod tests {
             "outrigger run --config a.yaml --listen 80",
             "outrigger run --app 8080 --log-format xml",
             "outrigger check",
+            "outrigger init --dry-run --remove",
+            "outrigger init --include-inbound-ports http",
+            "outrigger init --exclude-outbound-networks 10.0.0.0/99",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }

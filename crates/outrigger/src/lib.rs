@@ -5,6 +5,8 @@ mod admin;
 mod check;
 mod cli;
 pub mod config;
+mod init;
+mod intercepted;
 mod log;
 mod reload;
 mod run;

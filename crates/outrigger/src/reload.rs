@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use proxy::Shared;
-use proxy::config::{Port, Snapshot};
+use proxy::config::Port;
 
 use crate::admin::State;
 use crate::config::{Config, Overrides};
@@ -93,8 +93,9 @@ impl Reloader {
 
     fn take(&mut self, config: Config) {
         let old = self.shared.snapshot.load_full();
-        if let Some(ports) = same_listeners(&old.ports, config.snapshot.ports) {
-            self.shared.reload(Snapshot { ports });
+        let intercepts = config.snapshot.routes.intercepted;
+        if same_listeners(&old.ports, &config.snapshot.ports) {
+            self.shared.reload(config.snapshot.clone());
         } else {
             tracing::warn!("number and addresses of ports do not reload: inbound stays as it was until a restart");
         }
@@ -106,6 +107,8 @@ impl Reloader {
             ("runtime.drain", config.drain != fixed.drain),
             ("admin.public", config.admin.public != fixed.admin.public),
             ("admin.private", config.admin.private != fixed.admin.private),
+            ("mode", intercepts != fixed.snapshot.routes.intercepted),
+            ("outbound.dns", config.dns != fixed.dns),
             ("identity", config.identity != fixed.identity),
             (
                 "geo.databases and geo.max_age",
@@ -118,8 +121,8 @@ impl Reloader {
     }
 }
 
-/// The new ports, if they listen where the old ones do, in the same order and under the same names.
-fn same_listeners(old: &[Arc<Port>], new: Vec<Arc<Port>>) -> Option<Vec<Arc<Port>>> {
-    let place = |port: &Arc<Port>| (port.listen, port.name.clone());
-    (old.iter().map(place).eq(new.iter().map(place))).then_some(new)
+/// Whether the new ports listen where the old ones do, in the same order and under the same names.
+fn same_listeners(old: &[Arc<Port>], new: &[Arc<Port>]) -> bool {
+    let place = |port: &Arc<Port>| (port.listen.clone(), port.name.clone());
+    old.iter().map(place).eq(new.iter().map(place))
 }

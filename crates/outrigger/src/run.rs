@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use geo::Geo;
 use identity::Identity;
-use model::Direction;
-use proxy::config::Tls;
+use net::dns::Resolver;
+use proxy::config::{Tls, Upstream};
 use proxy::{Capacity, Phase, Shared, Workers};
 use telemetry::Telemetry;
 use tokio::signal::unix::{SignalKind, signal};
@@ -58,11 +58,19 @@ async fn sidecar(
     // Admin first: its address being taken is found out before anything is served.
     let admin = admin::Listeners::bind(&config.admin).await?;
     let listeners = proxy::bind(&config.snapshot)?;
+    let resolver = Resolver::new(config.dns.clone()).map_err(|e| io::Error::other(e.to_string()))?;
     let drain = config.drain;
     introduce(&config, &geo);
-    let snapshot = proxy::config::Snapshot { ports: config.snapshot.ports.clone() };
-    let mut workers =
-        Some(Workers::start(capacity, snapshot, listeners, telemetry.clone(), geo.clone(), identity.clone())?);
+    let snapshot = config.snapshot.clone();
+    let mut workers = Some(Workers::start(
+        capacity,
+        snapshot,
+        listeners,
+        telemetry.clone(),
+        geo.clone(),
+        identity.clone(),
+        resolver,
+    )?);
     let shared = workers.as_ref().map(|workers| workers.shared.clone()).ok_or(io::ErrorKind::Other)?;
     let state = State::new(shared.clone(), config.shown.clone(), config.admin.clone(), log_level);
     admin.serve(&state);
@@ -153,15 +161,14 @@ fn room_for_connections(config: &Config) -> usize {
 
 fn introduce(config: &Config, geo: &Geo) {
     for port in &config.snapshot.ports {
-        let upstream = port.upstream.addrs[0];
-        match port.direction {
-            Direction::Inbound => {
-                tracing::info!("port {}: listening on {} for the app at {upstream}", port.name, port.listen);
+        let (name, at) = (&port.name, listed(&port.listen));
+        match &port.upstream {
+            Upstream::App(addrs) => tracing::info!("port {name}: {at}, for the app at {}", listed(addrs)),
+            Upstream::Service(cluster) => {
+                let how = if port.upstream.is_mesh() { "mutual TLS" } else { "plaintext" };
+                tracing::info!("service {name}: {at}, calls {} over {how}", cluster.settings.source);
             }
-            Direction::Outbound => {
-                let how = if port.upstream.expected.is_some() { "mutual TLS" } else { "plaintext" };
-                tracing::info!("service {}: listening on {}, calls {upstream} over {how}", port.name, port.listen);
-            }
+            Upstream::Meant => tracing::info!("port {name}: {at}, for {} calls to anybody", port.direction.as_str()),
         }
     }
     tracing::info!("probes and metrics on {}, status on {}", config.admin.public, config.admin.private);
@@ -177,6 +184,14 @@ fn introduce(config: &Config, geo: &Geo) {
     }
     if state.stale {
         tracing::warn!("geo: the data is older than geo.max_age");
+    }
+}
+
+/// Addresses as people list them.
+fn listed(addrs: &[std::net::SocketAddr]) -> String {
+    match addrs {
+        [] => "no listener of its own".into(),
+        addrs => addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     }
 }
 

@@ -6,14 +6,40 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use geo::AddressPolicy;
-use identity::{Expected, KeyPair};
+use identity::KeyPair;
 use model::{Direction, Policy};
 
+use crate::cluster::Cluster;
+pub use crate::cluster::{Breaker, Outliers, Retry, RetryOn, Service, Source};
+pub use crate::outbound::{Destinations, Routes, Share, Split, Unmatched};
+
 /// The configuration as of one reload.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// One entry per listener, in the order of the configuration file. Reload keeps number, order and listen addresses.
+    /// The app's ports and the services it calls, in the order of the configuration file. Reload keeps number, order and
+    /// listen addresses.
     pub ports: Vec<Arc<Port>>,
+    /// Which of them a connection or call is for that came by a listener for many.
+    pub routes: Routes,
+}
+
+impl Snapshot {
+    /// Keeps the state of services that are configured as they were before.
+    pub(crate) fn keep(&mut self, before: &Self) {
+        for port in &mut self.ports {
+            let namesake = before.ports.iter().find(|old| old.name == port.name);
+            let (Some(new), Some(old)) = (port.upstream.service(), namesake.and_then(|old| old.upstream.service()))
+            else {
+                continue;
+            };
+            if new.settings == old.settings {
+                let upstream = Upstream::Service(old.clone());
+                *port = Arc::new(Port { upstream, ..Port::clone(port) });
+            } else {
+                new.inherit(old);
+            }
+        }
+    }
 }
 
 /// One listener and the app port behind it.
@@ -21,14 +47,22 @@ pub struct Snapshot {
 pub struct Port {
     /// The name in log, metrics and status.
     pub name: Box<str>,
-    /// Where to listen. `[::]` takes IPv4 as well.
-    pub listen: SocketAddr,
+    /// Where to listen; nowhere, where connections come by a listener for many. `[::]` takes IPv4 as well.
+    pub listen: Vec<SocketAddr>,
+    /// Connections to the listener were redirected: the kernel knows whom they were meant for.
+    pub intercepts: bool,
     /// Which way requests go: to the app, or from it.
     pub direction: Direction,
     /// Where they go.
     pub upstream: Upstream,
+    /// Shares of a service's requests that go to others.
+    pub splits: Vec<Split>,
     /// What is spoken there.
     pub protocol: Protocol,
+    /// Whether anything may be spoken that is not HTTP, and the first bytes tell: with [`Protocol::Auto`].
+    pub detects: bool,
+    /// Whether, where those are detected, whoever is called may speak first.
+    pub server_first: bool,
     /// Whether connections begin with a PROXY protocol header.
     pub proxy_protocol: ProxyProtocol,
     /// Whether callers speak TLS, and how they are known.
@@ -45,26 +79,56 @@ pub struct Port {
     pub timeouts: Timeouts,
 }
 
-/// Where requests go: the app behind a port, or a service that the app calls.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Upstream {
-    /// Addresses, tried in order until one accepts: for an app usually 127.0.0.1, then `[::1]`. Never empty.
-    pub addrs: Vec<SocketAddr>,
-    /// Mutual TLS, and who must be there; without it, plaintext. There is no falling back from one to the other.
-    pub expected: Option<Expected>,
-    /// The host requests name there; by default the one they came with.
-    pub host: Option<Box<str>>,
+/// Where requests go.
+#[derive(Clone, Debug)]
+pub enum Upstream {
+    /// To the app: addresses, tried in order until one accepts; usually 127.0.0.1, then `[::1]`. Never empty.
+    App(Arc<[SocketAddr]>),
+    /// To a service that the app calls.
+    Service(Arc<Cluster>),
+    /// Wherever they were meant to go: to the app at the address that was called, or to whomever the app calls.
+    Meant,
 }
 
 impl Upstream {
     /// An app in plaintext.
     pub fn app(addrs: Vec<SocketAddr>) -> Self {
-        Self { addrs, ..Self::default() }
+        Self::App(addrs.into())
+    }
+
+    /// The service, where it is one.
+    pub fn service(&self) -> Option<&Arc<Cluster>> {
+        match self {
+            Self::Service(cluster) => Some(cluster),
+            Self::App(_) | Self::Meant => None,
+        }
+    }
+
+    /// Whether another outrigger is there, or whoever else speaks mutual TLS.
+    pub fn is_mesh(&self) -> bool {
+        self.service().is_some_and(|cluster| cluster.settings.expected.is_some())
+    }
+}
+
+impl Port {
+    /// Whether a request keeps its HTTP version: an app need not speak HTTP/2 but for gRPC, all others speak what they are
+    /// spoken to.
+    pub(crate) fn keeps_version(&self) -> bool {
+        self.direction == Direction::Outbound
     }
 
     /// The host that a request which came for `authority` names.
     pub(crate) fn host<'a>(&'a self, authority: &'a str) -> &'a str {
-        self.host.as_deref().unwrap_or(authority)
+        let host = self.upstream.service().and_then(|cluster| cluster.settings.host.as_deref());
+        host.unwrap_or(authority)
+    }
+
+    /// The host of a request that names none.
+    pub(crate) fn default_host(&self) -> String {
+        match &self.upstream {
+            Upstream::App(addrs) => addrs[0].to_string(),
+            Upstream::Service(_) | Upstream::Meant => self.name.to_string(),
+        }
     }
 }
 
@@ -166,6 +230,10 @@ pub struct Timeouts {
     pub connect: Duration,
     /// How long the app may take to begin its answer once it has the whole request; gRPC and upgraded streams have no bound.
     pub response: Option<Duration>,
+    /// From the beginning of a try, its connection included, to the beginning of an answer.
+    pub per_try: Option<Duration>,
+    /// From the beginning of a request to the end of its answer; streams are bound only until their answer begins.
+    pub request: Option<Duration>,
     /// How long a caller may refuse to read a byte of an answer.
     pub write: Duration,
     /// From a connection's first byte to the end of its TLS handshake.
@@ -183,6 +251,8 @@ impl Default for Timeouts {
             body: Duration::from_secs(60),
             connect: Duration::from_secs(1),
             response: Some(Duration::from_secs(60)),
+            per_try: None,
+            request: None,
             write: Duration::from_secs(60),
             handshake: Duration::from_secs(10),
             max_age: Duration::from_secs(3600),

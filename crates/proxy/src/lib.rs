@@ -5,14 +5,18 @@
 //! `inbound::stages`.
 
 mod app;
+mod cluster;
 pub mod config;
 mod handshake;
 mod inbound;
 mod lifecycle;
 mod listener;
+mod outbound;
 mod supervise;
+mod tries;
 mod worker;
 
+pub use cluster::{Cluster, ClusterState, EndpointState, Resolution};
 pub use lifecycle::{Lifecycle, Phase};
 pub use listener::bind;
 pub use worker::{Capacity, Shared, Workers};

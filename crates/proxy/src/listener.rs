@@ -14,17 +14,25 @@ use crate::inbound;
 use crate::lifecycle::Phase;
 use crate::worker::Worker;
 
-/// Opens every port's listener.
+/// Opens every port's listeners; each with its port's place.
 ///
 /// # Errors
 /// The kernel's, with the port's name and address in the message.
-pub fn bind(snapshot: &Snapshot) -> io::Result<Vec<TcpListener>> {
-    let one = |port: &crate::config::Port| {
-        net::listen(port.listen).map_err(|e| {
-            io::Error::new(e.kind(), format!("cannot listen on {} for port {:?}: {e}", port.listen, port.name))
-        })
-    };
-    snapshot.ports.iter().map(|port| one(port)).collect()
+pub fn bind(snapshot: &Snapshot) -> io::Result<Vec<(usize, TcpListener)>> {
+    let mut listeners = Vec::new();
+    for (index, port) in snapshot.ports.iter().enumerate() {
+        for addr in &port.listen {
+            let listener = match net::listen(*addr) {
+                // One loopback address is enough where there is but one.
+                Err(e) if addr.is_ipv6() && net::lacks_ipv6(&e) && port.listen.len() > 1 => continue,
+                result => result.map_err(|e| {
+                    io::Error::new(e.kind(), format!("cannot listen on {addr} for port {:?}: {e}", port.name))
+                })?,
+            };
+            listeners.push((index, listener));
+        }
+    }
+    Ok(listeners)
 }
 
 /// How often a full sidecar looks for room.

@@ -1,7 +1,7 @@
 //! A worker: one thread, one single-threaded runtime, and everything its connections share without locks.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
@@ -15,14 +15,17 @@ use geo::{Geo, Lookup};
 use identity::Identity;
 use model::{Edits, SpiffeId};
 use net::Buffers;
-use telemetry::{Local, Telemetry};
+use net::dns::Resolver;
+use telemetry::{Local, Telemetry, UpstreamState};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::app::Apps;
+use crate::cluster::ClusterState;
 use crate::config::{Port, Snapshot};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::listener;
+use crate::outbound::strangers::Strangers;
 use crate::supervise::Tasks;
 
 /// How much one sidecar takes on. Not reloaded.
@@ -45,6 +48,11 @@ pub struct Shared {
     pub geo: Arc<Geo>,
     /// Who we are, and whom we can check.
     pub identity: Arc<Identity>,
+    /// Where names lead.
+    pub(crate) resolver: Arc<Resolver>,
+    pub(crate) strangers: Strangers,
+    /// Our own ends of connections, where those could be redirected to ourselves.
+    dialled: Mutex<HashSet<SocketAddr>>,
     /// Serving, or on the way out.
     pub lifecycle: Lifecycle,
     reloads: watch::Sender<()>,
@@ -76,15 +84,56 @@ impl Shared {
         admitted
     }
 
-    /// Takes a new configuration into use: for the next request, and for opaque connections at once.
-    pub fn reload(&self, snapshot: Snapshot) {
+    /// Takes a new configuration into use: for the next request, and for opaque connections at once. Services that are
+    /// configured as they were keep their state.
+    pub fn reload(&self, mut snapshot: Snapshot) {
+        snapshot.keep(&self.snapshot.load());
         self.snapshot.store(Arc::new(snapshot));
         self.reloads.send_replace(());
+    }
+
+    /// How the services that the app calls stand, by name.
+    pub fn upstreams(&self) -> Vec<(Box<str>, bool, ClusterState)> {
+        let services = |port: &Arc<Port>| {
+            let cluster = port.upstream.service()?;
+            Some((port.name.clone(), port.upstream.is_mesh(), cluster.state()))
+        };
+        self.snapshot.load().ports.iter().filter_map(services).collect()
+    }
+
+    /// Has the metrics tell how services stand now.
+    pub fn report_upstreams(&self) {
+        let state = |(name, mtls, state): (Box<str>, bool, ClusterState)| {
+            let count = |fitness: &str| state.endpoints.iter().filter(|e| e.state == fitness).count();
+            UpstreamState {
+                name: name.into(),
+                endpoints: ["healthy", "ejected", "probation"].map(|fitness| (fitness, count(fitness))),
+                connections: state.connections,
+                retries: [state.retries, state.over_budget],
+                ejections: state.ejections,
+                refused: state.refused,
+                resolutions: [state.resolution.answers, state.resolution.failures],
+                unbalanced: state.unbalanced,
+                mtls,
+            }
+        };
+        self.telemetry.upstreams(self.upstreams().into_iter().map(state).collect());
     }
 
     /// Identities that have connections of mutual TLS open to us, and how many.
     pub fn peers(&self) -> BTreeMap<SpiffeId, usize> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Remembers our own end of a connection while it is open.
+    pub(crate) fn dialled(self: &Arc<Self>, addr: SocketAddr) -> Dialled {
+        self.dialled.lock().unwrap_or_else(PoisonError::into_inner).insert(addr);
+        Dialled(self.clone(), addr)
+    }
+
+    /// Whether a connection that came in is one of our own.
+    pub(crate) fn is_ours(&self, peer: SocketAddr) -> bool {
+        self.dialled.lock().unwrap_or_else(PoisonError::into_inner).contains(&peer)
     }
 
     /// Counts a TLS handshake in, unless as many as may be are in progress.
@@ -137,6 +186,21 @@ impl Drop for Handshaking<'_> {
     }
 }
 
+/// Our own end of an open connection.
+pub(crate) struct Dialled(Arc<Shared>, SocketAddr);
+
+impl std::fmt::Debug for Dialled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Dialled").field(&self.1).finish()
+    }
+}
+
+impl Drop for Dialled {
+    fn drop(&mut self) {
+        self.0.dialled.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
+
 /// A connection of a peer that has proven itself, counted until dropped.
 pub(crate) struct OpenPeer(Arc<Shared>, SpiffeId);
 
@@ -168,17 +232,18 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts workers on listeners from [`crate::bind`] (one per port of the snapshot, in order).
+    /// Starts workers on listeners from [`crate::bind`].
     ///
     /// # Errors
     /// What starting a thread gives. A worker that cannot build its runtime ends: see [`Workers::lost_one`].
     pub fn start(
         capacity: Capacity,
         snapshot: Snapshot,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<(usize, TcpListener)>,
         telemetry: Arc<Telemetry>,
         geo: Arc<Geo>,
         identity: Arc<Identity>,
+        resolver: Resolver,
     ) -> io::Result<Self> {
         let (senders, inboxes): (Vec<_>, Vec<_>) =
             (0..capacity.workers.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
@@ -190,6 +255,9 @@ impl Workers {
             telemetry,
             geo,
             identity,
+            resolver: Arc::new(resolver),
+            strangers: Strangers::default(),
+            dialled: Mutex::default(),
             reloads: watch::Sender::new(()),
             peers: Mutex::default(),
             handshakes: AtomicUsize::new(0),
@@ -294,7 +362,7 @@ impl Worker {
     async fn run(
         shared: Arc<Shared>,
         index: usize,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<(usize, TcpListener)>,
         mut inbox: mpsc::UnboundedReceiver<Handover>,
     ) {
         let mut phases = shared.lifecycle.subscribe();
@@ -317,7 +385,7 @@ impl Worker {
             phase: Cell::new(Phase::Serving),
             shared,
         });
-        for (port, listener) in listeners.into_iter().enumerate() {
+        for (port, listener) in listeners {
             tokio::task::spawn_local(listener::accept(worker.clone(), listener, port));
         }
         let mut tick = tokio::time::interval(TICK);
@@ -364,6 +432,11 @@ impl Worker {
             memory.clear();
             self.memory.give(memory);
         }
+    }
+
+    /// The configuration as of now.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.borrow_mut().load().clone()
     }
 
     /// The configuration of a port, as of now.

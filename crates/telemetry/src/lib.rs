@@ -17,7 +17,7 @@ mod sink;
 mod writer;
 
 pub use local::{Connection, Local};
-pub use metrics::{GeoDatabase, IdentityState, Telemetry};
+pub use metrics::{GeoDatabase, IdentityState, Telemetry, UpstreamState};
 pub use record::Record;
 pub use settings::{AccessLog, AddressPrivacy, Format, Output, Privacy, QueryPrivacy, Rotate, Settings};
 pub use shard::Limit;

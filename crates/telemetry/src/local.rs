@@ -13,7 +13,7 @@ use crate::line;
 use crate::metrics::Telemetry;
 use crate::record::Data;
 use crate::settings::Settings;
-use crate::shard::{Limit, PortShard, Shard};
+use crate::shard::{DETECTED, Limit, PortShard, Shard};
 use crate::writer::{Batch, Lines};
 
 /// Bytes of lines after which they are handed to the writer without waiting for the tick.
@@ -125,6 +125,14 @@ impl Local {
         }
     }
 
+    /// What was found of a connection's first bytes: a protocol, or what the finding
+    /// took.
+    pub fn detected(&self, what: &str) {
+        if let Some(place) = DETECTED.iter().position(|known| *known == what) {
+            self.shard.detected[place].add(1);
+        }
+    }
+
     /// Accepting paused for want of file descriptors or memory.
     pub fn accept_backoff(&self) {
         self.shard.accept_backoffs.add(1);
@@ -209,6 +217,17 @@ impl Local {
 pub struct Connection {
     local: Rc<Local>,
     port: usize,
+}
+
+impl Connection {
+    /// From here on it is another port's.
+    pub fn assign(&mut self, port: usize) {
+        let ports = &self.local.shard.ports;
+        ports[self.port].connections_open.sub(1);
+        ports[port].connections_open.add(1);
+        ports[port].connections.add(1);
+        self.port = port;
+    }
 }
 
 impl Drop for Connection {

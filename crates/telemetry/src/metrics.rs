@@ -13,16 +13,18 @@ use prometheus::TextEncoder;
 use serde_json::json;
 
 pub use self::identity::IdentityState;
+pub use self::upstreams::UpstreamState;
 use crate::country;
 use crate::local::Local;
 use crate::process::Process;
 use crate::settings::Settings;
-use crate::shard::{BUCKETS, CLASSES, Count, Limit, METHODS, Shard};
+use crate::shard::{BUCKETS, CLASSES, Count, DETECTED, Limit, METHODS, Shard};
 use crate::writer::Writer;
 use families::{Families, Row};
 
 mod families;
 mod identity;
+mod upstreams;
 
 /// Metrics and log of the whole sidecar. Shared by all threads.
 #[derive(Debug)]
@@ -47,6 +49,7 @@ struct Facts {
     geo: GeoDatabase,
     draining: bool,
     identity: IdentityState,
+    upstreams: Vec<UpstreamState>,
     /// Denials by port, rule, and whether carried out: rare, and of names that only the configuration gives.
     denials: BTreeMap<(usize, Box<str>, bool), u64>,
 }
@@ -124,6 +127,11 @@ impl Telemetry {
     /// Notes the state of our identity.
     pub fn identity(&self, state: IdentityState) {
         lock(&self.facts).identity = state;
+    }
+
+    /// Notes how the services that the app calls stand.
+    pub fn upstreams(&self, states: Vec<UpstreamState>) {
+        lock(&self.facts).upstreams = states;
     }
 
     pub(crate) fn denied(&self, port: usize, rule: &str, enforced: bool) {
@@ -276,6 +284,14 @@ impl Telemetry {
                 .map(|(i, side)| Row::new(&[("side", side)], sum(shards, |s| &s.http2_errors[i]) as f64)),
         );
         identity::handshakes(families, shards);
+        families.counter(
+            "outrigger_detections_total",
+            "What redirected connections carry by their first bytes; waits in which the server was dialled, and timeouts.",
+            DETECTED
+                .iter()
+                .enumerate()
+                .map(|(i, what)| Row::new(&[("result", what)], sum(shards, |s| &s.detected[i]) as f64)),
+        );
         let log_dropped =
             [("slow_output", sum(shards, |s| &s.log_dropped)), ("write_failed", self.writer.failed.load(Relaxed))];
         families.counter(
@@ -374,6 +390,7 @@ impl Telemetry {
             }),
         );
         identity::families(families, &facts.identity);
+        upstreams::families(families, &facts.upstreams);
         let version = env!("CARGO_PKG_VERSION");
         families.gauge(
             "outrigger_build_info",

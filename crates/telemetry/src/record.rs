@@ -1,6 +1,6 @@
 //! One request's record, from its first byte to its last.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,9 @@ pub(crate) struct Data {
     pub(crate) sent: u64,
     pub(crate) first_byte: Option<Duration>,
     pub(crate) retries: u32,
+    pub(crate) ejected: Option<SocketAddr>,
+    /// Where it went, and whether over mutual TLS.
+    pub(crate) upstream: Option<(SocketAddr, bool)>,
     pub(crate) stream: Option<&'static str>,
     /// A rule denied it; whether that was carried out.
     pub(crate) denied: Option<bool>,
@@ -73,6 +76,19 @@ impl Record {
         };
         data.lot = local.draw_lot();
         Self { local: local.clone(), data: Some(data) }
+    }
+
+    /// From here on it is another port's request.
+    pub fn assign(&mut self, port: usize) {
+        let Some(data) = &mut self.data else { return };
+        self.local.port(data.port).in_flight.sub(1);
+        self.local.port(port).in_flight.add(1);
+        data.port = port;
+    }
+
+    /// The name that the caller's TLS asks for, where nobody looks further.
+    pub fn server_name(&mut self, name: &str) {
+        self.with(|data| data.set(Text::Authority, name.as_bytes(), MAX_TEXT));
     }
 
     /// Notes who asks, from where, and for what.
@@ -134,10 +150,23 @@ impl Record {
         self.with(|data| data.set(Text::App, if reused { b"reused" } else { b"new" }, MAX_TEXT));
     }
 
-    /// The request was sent once more.
-    pub fn retried(&mut self) {
-        self.local.shard.retries.add(1);
-        self.with(|data| data.retries += 1);
+    /// The request was sent so many times more, for these reasons.
+    pub fn retried(&mut self, times: u32, reasons: &str) {
+        self.local.shard.retries.add(u64::from(times));
+        self.with(|data| {
+            data.retries += times;
+            data.set(Text::RetryReasons, reasons.as_bytes(), MAX_TEXT);
+        });
+    }
+
+    /// What happened to the request had an endpoint ejected.
+    pub fn ejected(&mut self, endpoint: SocketAddr) {
+        self.with(|data| data.ejected = Some(endpoint));
+    }
+
+    /// Where the request went in the end; `mtls` where the other end proved who it is.
+    pub fn upstream(&mut self, addr: SocketAddr, mtls: bool) {
+        self.with(|data| data.upstream = Some((addr, mtls)));
     }
 
     /// The answer's head is there.
@@ -260,6 +289,8 @@ impl Data {
             sent: 0,
             first_byte: None,
             retries: 0,
+            ejected: None,
+            upstream: None,
             stream: None,
             denied: None,
             lot: 0.0,

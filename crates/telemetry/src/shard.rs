@@ -95,6 +95,10 @@ pub(crate) const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.2
 pub(crate) const METHODS: [&str; 10] =
     ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "_OTHER"];
 
+/// What detection finds on connections of which nothing is declared, and what it takes: a server that is dialled in a silence,
+/// and first bytes that stay unclear.
+pub(crate) const DETECTED: [&str; 7] = ["http1", "http2", "tls", "opaque", "server_first", "wait", "timeout"];
+
 /// Status classes `1xx` to `5xx`; nothing else is a status.
 pub(crate) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -117,6 +121,7 @@ pub(crate) struct Shard {
     /// The same with services that the app calls.
     pub(crate) upstream_handshakes: Count,
     pub(crate) upstream_handshake_faults: [Count; TlsFault::ALL.len()],
+    pub(crate) detected: [Count; DETECTED.len()],
     pub(crate) informational_dropped: Count,
     pub(crate) accept_backoffs: Count,
     pub(crate) retries: Count,
@@ -152,6 +157,7 @@ impl Shard {
             handshake_faults: Default::default(),
             upstream_handshakes: Count::default(),
             upstream_handshake_faults: Default::default(),
+            detected: Default::default(),
             informational_dropped: Count::default(),
             accept_backoffs: Count::default(),
             retries: Count::default(),

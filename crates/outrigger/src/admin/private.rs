@@ -57,11 +57,9 @@ async fn status(Shown(state): Shown<Arc<State>>) -> Response {
     let shared = &state.shared;
     let geo = shared.geo.state();
     let snapshot = shared.snapshot.load();
-    let ports: Vec<_> = snapshot
-        .ports
-        .iter()
-        .map(|port| json!({"name": port.name, "listen": port.listen.to_string(), "direction": port.direction.as_str(), "upstream": port.upstream.addrs.iter().map(ToString::to_string).collect::<Vec<_>>(), "tls": port.tls.as_str(), "upstream_tls": if port.upstream.expected.is_some() { "mtls" } else { "disabled" }}))
-        .collect();
+    let ports: Vec<_> = snapshot.ports.iter().map(|port| self::port(port)).collect();
+    let upstreams: serde_json::Map<_, _> =
+        shared.upstreams().iter().map(|(name, mtls, state)| (name.to_string(), upstream(*mtls, state))).collect();
     let (generation, last_error) = {
         let changing = state.changing();
         (changing.generation, changing.last_error.clone())
@@ -82,9 +80,58 @@ async fn status(Shown(state): Shown<Arc<State>>) -> Response {
         },
         "identity": identity(&shared.identity.status()),
         "peers": peers,
+        "upstreams": upstreams,
         "telemetry": shared.telemetry.status(),
     });
     json(&body)
+}
+
+fn port(port: &proxy::config::Port) -> serde_json::Value {
+    let mut shown = json!({
+        "name": port.name,
+        "listen": port.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "direction": port.direction.as_str(),
+        "tls": port.tls.as_str(),
+    });
+    if let proxy::config::Upstream::App(addrs) = &port.upstream {
+        shown["app"] = addrs.iter().map(ToString::to_string).collect();
+    }
+    shown
+}
+
+/// A service that the app calls.
+fn upstream(mtls: bool, state: &proxy::ClusterState) -> serde_json::Value {
+    let endpoint = |endpoint: &proxy::EndpointState| {
+        json!({
+            "address": endpoint.addr.to_string(),
+            "state": endpoint.state,
+            "requests": endpoint.requests,
+            "expected_seconds": endpoint.expected.map(|expected| expected.as_secs_f64()),
+            "failures_in_a_row": endpoint.failures,
+        })
+    };
+    let mut shown = json!({
+        "tls": if mtls { "mtls" } else { "disabled" },
+        "endpoints": state.endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+        "endpoints_known": state.known,
+        "connections": state.connections,
+        "requests": state.requests,
+        "retries": {"granted": state.retries, "over_budget": state.over_budget},
+        "ejections": state.ejections,
+        "refused": state.refused.iter().map(|(bound, n)| ((*bound).to_owned(), (*n).into())).collect::<serde_json::Map<_, _>>(),
+        "resolution": {
+            "answers": state.resolution.answers,
+            "failures": state.resolution.failures,
+            "last_error": state.resolution.last_error,
+        },
+    });
+    if state.unbalanced {
+        shown["warning"] =
+            "its name leads to one address, behind which connections are balanced and requests are not: \
+                            in Kubernetes, name a headless Service (clusterIP: None) instead"
+                .into();
+    }
+    shown
 }
 
 fn identity(status: &identity::Status) -> serde_json::Value {

@@ -50,6 +50,7 @@ async fn ready(Shown(state): Shown<Arc<State>>) -> Response {
 }
 
 async fn metrics(Shown(state): Shown<Arc<State>>) -> Response {
+    state.shared.report_upstreams();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.shared.telemetry.encode_metrics())
         .into_response()
 }

@@ -1,18 +1,19 @@
 //! From keys to finished types: defaults, and what keys mean together.
 
+use std::net::{Ipv6Addr, SocketAddr};
 use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
 
 use geo::{AddressPolicy, Proxies, Trust};
-use proxy::config::{GeoHeaders, Port, Protocol, ProxyProtocol, Snapshot, Upstream};
+use proxy::config::{GeoHeaders, Port, Protocol, ProxyProtocol, Routes, Snapshot, Upstream};
 
 use super::error::Wrong;
 use super::tree::{Kind, Value};
-use super::{Admin, AppProbe, Config, Drain, Overrides, de, limits, outbound, raw, security};
+use super::{Admin, AppProbe, Config, Drain, Overrides, de, interception, limits, outbound, raw, security};
 
 /// Keys of the design that this version does not have yet: refused by name, not as unknown.
-const NOT_YET: &[&str] = &["outbound.listen", "outbound.unmatched", "tracing", "inbound.rate_limits", "metrics.app"];
+const NOT_YET: &[&str] = &["tracing", "inbound.rate_limits", "metrics.app"];
 
 /// Makes a configuration of a tree, or says all that is wrong with it.
 pub(super) fn finish(tree: &Value, overrides: &Overrides) -> Result<Config, Vec<Wrong>> {
@@ -70,25 +71,38 @@ pub(super) fn finish(tree: &Value, overrides: &Overrides) -> Result<Config, Vec<
         max_age: file.geo.max_age.map(|age| age.0),
     };
     let identity = security::identity(&file.identity, &mut check);
+    let transparent = file.mode == Some(raw::Mode::Transparent);
+    let interception = interception::settings(&file.interception, [public.port(), private.port()], &mut check);
+    let dns = outbound::dns(&file.outbound.dns, &mut check);
     let around = Around {
         geo: &file.geo,
         admin: [public.port(), private.port()],
         has_identity: identity.source != identity::Source::None,
+        transparent: transparent.then_some(&interception),
     };
-    let has_identity = around.has_identity;
     let mut ports = ports(tree, &around, &mut wrongs);
     let mut check = |key: &str, problem: Option<String>| {
         wrongs.extend(problem.map(|message| locate(tree, key, message)));
     };
-    outbound::services(&file.outbound, has_identity, &mut ports, &mut check);
+    let mut routes = Routes { intercepted: transparent, ..Routes::default() };
+    for (index, port) in ports.iter().enumerate() {
+        if let (true, Upstream::App(addrs)) = (transparent, &port.upstream) {
+            routes.app_ports.extend(addrs.iter().map(|addr| (addr.port(), index)));
+        }
+    }
+    outbound::add(&file.outbound, &around, &mut ports, &mut routes, &mut check);
+    routes.own_ports = ports.iter().flat_map(|port| &port.listen).map(SocketAddr::port).collect();
+    routes.own_ports.extend(around.admin);
     if !wrongs.is_empty() {
         return Err(wrongs);
     }
     Ok(Config {
-        snapshot: Snapshot { ports },
+        snapshot: Snapshot { ports, routes },
         telemetry,
         geo,
         identity,
+        interception,
+        dns,
         workers,
         drain: Drain {
             delay: file.runtime.drain.delay.map_or(Duration::from_secs(5), |t| t.0),
@@ -112,13 +126,6 @@ fn refuse_what_is_not_there(tree: &Value) -> Result<(), Vec<Wrong>> {
         Some(Kind::Scalar { text, .. }) => text.clone(),
         _ => String::new(),
     };
-    if text(find(tree, "mode")) == "transparent" {
-        wrongs.push(locate(
-            tree,
-            "mode",
-            "found \"transparent\", which is not available in this version; expected \"explicit\"".into(),
-        ));
-    }
     if text(find(tree, "identity.source")) == "ca" {
         wrongs.push(locate(tree, "identity.source", "found \"ca\", which is not available in this version".into()));
     }
@@ -152,7 +159,7 @@ fn app_probe(url: &str) -> Option<AppProbe> {
     let rest = url.strip_prefix("http://")?;
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = host.replace("localhost", "127.0.0.1");
-    let addr: std::net::SocketAddr = host.parse().or_else(|_| format!("{host}:80").parse()).ok()?;
+    let addr: SocketAddr = host.parse().or_else(|_| format!("{host}:80").parse()).ok()?;
     let path = if path.is_empty() { "/" } else { path };
     (addr.ip().is_loopback() && h1_target(path)).then(|| AppProbe { addr, path: path.to_owned() })
 }
@@ -199,17 +206,24 @@ fn telemetry_settings(file: &raw::File, overrides: &Overrides, max_series: usize
 }
 
 /// What a port must fit in with.
-struct Around<'f> {
+pub(super) struct Around<'f> {
     geo: &'f raw::Geo,
     admin: [u16; 2],
-    has_identity: bool,
+    pub(super) has_identity: bool,
+    /// With `mode: transparent`: where redirected connections arrive.
+    pub(super) transparent: Option<&'f redirect::Settings>,
 }
 
 /// Every port with the keys of `inbound` behind its own.
 fn ports(tree: &Value, around: &Around<'_>, wrongs: &mut Vec<Wrong>) -> Vec<Arc<Port>> {
-    let Some(inbound) = tree.get("inbound") else {
-        wrongs.push(locate(tree, "inbound", "found no ports, expected inbound.ports with at least one".into()));
-        return Vec::new();
+    let nothing = Value { at: tree.at, kind: Kind::Map(Vec::new()) };
+    let inbound = match (tree.get("inbound"), around.transparent) {
+        (Some(inbound), _) => inbound,
+        (None, Some(_)) => &nothing,
+        (None, None) => {
+            wrongs.push(locate(tree, "inbound", "found no ports, expected inbound.ports with at least one".into()));
+            return Vec::new();
+        }
     };
     if let Err(wrong) = de::from_value::<raw::Inbound>(inbound) {
         wrongs.push(wrong.under("inbound"));
@@ -218,22 +232,26 @@ fn ports(tree: &Value, around: &Around<'_>, wrongs: &mut Vec<Wrong>) -> Vec<Arc<
     let mut defaults = inbound.clone();
     let written = match defaults.take("ports").map(|ports| ports.kind) {
         Some(Kind::List(ports)) if !ports.is_empty() => ports,
+        _ if around.transparent.is_some() => Vec::new(),
         _ => {
             wrongs.push(locate(tree, "inbound.ports", "found no ports, expected at least one".into()));
             return Vec::new();
         }
     };
     let mut ports: Vec<Arc<Port>> = Vec::new();
-    for (i, written) in written.into_iter().enumerate() {
-        let path = format!("inbound.ports[{i}]");
-        let whole = written.clone().or(&defaults);
-        let found = de::from_value::<raw::Port>(&whole).map_err(|wrong| vec![wrong.under(&path)]).and_then(|raw| {
-            port(&raw, &whole, around, &ports).map_err(|list| list.into_iter().map(|w| w.under(&path)).collect())
-        });
-        match found {
+    let mut add = |path: &str, whole: &Value| {
+        let found = de::from_value::<raw::Port>(whole).map_err(|wrong| vec![wrong]);
+        match found.and_then(|raw| port(&raw, whole, around, &ports)) {
             Ok(port) => ports.push(Arc::new(port)),
-            Err(list) => wrongs.extend(list),
+            Err(list) => wrongs.extend(list.into_iter().map(|wrong| wrong.under(path))),
         }
+    };
+    for (i, written) in written.into_iter().enumerate() {
+        add(&format!("inbound.ports[{i}]"), &written.or(&defaults));
+    }
+    if around.transparent.is_some() {
+        // Ports of the app that are not listed, by the keys that hold for all.
+        add("inbound", &defaults);
     }
     ports
 }
@@ -241,12 +259,30 @@ fn ports(tree: &Value, around: &Around<'_>, wrongs: &mut Vec<Wrong>) -> Vec<Arc<
 /// One port, checked against those before it.
 fn port(raw: &raw::Port, tree: &Value, around: &Around<'_>, before: &[Arc<Port>]) -> Result<Port, Vec<Wrong>> {
     let missing = |key: &str| vec![Wrong::new(format!("found no key \"{key}\", which is required")).at(tree.at)];
-    let listen = raw.listen.ok_or_else(|| missing("listen"))?.0;
-    let app = raw.app.clone().ok_or_else(|| missing("app"))?.0;
+    // Where connections are redirected, one listener takes those to every port; only what is listed has an `app`.
+    let unlisted = around.transparent.filter(|_| raw.app.is_none());
+    let listen = match (raw.listen, around.transparent) {
+        (None, Some(_)) => unlisted.map(|settings| (Ipv6Addr::UNSPECIFIED, settings.inbound_port).into()),
+        (Some(_), Some(_)) => {
+            let message = "found with mode: transparent, where one listener takes what is redirected: leave it out";
+            return Err(vec![locate(tree, "listen", message.into())]);
+        }
+        (listen, None) => Some(listen.ok_or_else(|| missing("listen"))?.0),
+    };
+    let app = match &raw.app {
+        Some(app) => app.0.clone(),
+        None if unlisted.is_some() && raw.name.is_none() => Vec::new(),
+        None => return Err(missing("app")),
+    };
     let mut wrongs = Vec::new();
     let mut check =
         |key: &str, problem: Option<String>| wrongs.extend(problem.map(|message| locate(tree, key, message)));
-    let name = raw.name.clone().unwrap_or_else(|| listen.port().to_string());
+    let default_name = match (unlisted, listen) {
+        (Some(_), _) => "inbound".to_owned(),
+        (None, Some(listen)) => listen.port().to_string(),
+        (None, None) => app.first().map_or(0, SocketAddr::port).to_string(),
+    };
+    let name = raw.name.clone().unwrap_or(default_name);
     let legal =
         !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     check("name", (!legal).then(|| format!("found \"{name}\", expected 1 to 64 of a-z A-Z 0-9 - _ .")));
@@ -257,30 +293,13 @@ fn port(raw: &raw::Port, tree: &Value, around: &Around<'_>, before: &[Arc<Port>]
             .any(|port| *port.name == *name)
             .then(|| format!("found \"{name}\" a second time, expected a name of its own")),
     );
-    let overlaps = |other: std::net::SocketAddr| {
-        other.port() == listen.port()
-            && (other.ip() == listen.ip() || other.ip().is_unspecified() || listen.ip().is_unspecified())
-    };
-    check(
-        "listen",
-        before
-            .iter()
-            .any(|port| overlaps(port.listen))
-            .then(|| format!("found {listen}, where another port listens already")),
-    );
-    check(
-        "listen",
-        app.iter()
-            .any(|app| overlaps(*app))
-            .then(|| format!("found {listen}, which is where the app listens: the outrigger would call itself")),
-    );
-    check(
-        "listen",
-        around
-            .admin
-            .contains(&listen.port())
-            .then(|| format!("found port {}, expected another than the admin servers'", listen.port())),
-    );
+    if let Some(listen) = listen {
+        check_listen(listen, &app, around, before, &mut check);
+    }
+    let same_app =
+        |port: &Arc<Port>| matches!(&port.upstream, Upstream::App(addrs) if addrs[0].port() == app[0].port());
+    let twice = around.transparent.is_some() && !app.is_empty() && before.iter().any(same_app);
+    check("app", twice.then(|| "found a second time, expected each of the app's ports once".into()));
     let address = address(raw, &mut check);
     let proxy_protocol = match raw.proxy_protocol {
         None | Some(raw::ProxyProtocol::Disabled) => ProxyProtocol::Disabled,
@@ -300,9 +319,13 @@ fn port(raw: &raw::Port, tree: &Value, around: &Around<'_>, before: &[Arc<Port>]
     }
     Ok(Port {
         name: name.into(),
-        listen,
+        listen: listen.into_iter().collect(),
+        intercepts: unlisted.is_some(),
         direction: model::Direction::Inbound,
-        upstream: Upstream::app(app),
+        upstream: if app.is_empty() { Upstream::Meant } else { Upstream::app(app) },
+        splits: Vec::new(),
+        detects: around.transparent.is_some() && raw.protocol.is_none_or(|p| p == raw::Protocol::Auto),
+        server_first: raw.server_first.unwrap_or(true),
         protocol: raw.protocol.map_or(Protocol::Auto, protocol),
         proxy_protocol,
         tls,
@@ -312,6 +335,40 @@ fn port(raw: &raw::Port, tree: &Value, around: &Around<'_>, before: &[Arc<Port>]
         limits,
         timeouts: limits::timeouts(&raw.limits, &raw.timeouts),
     })
+}
+
+/// Whether a listener's address is free, and not where connections would come back to.
+fn check_listen(
+    listen: SocketAddr,
+    app: &[SocketAddr],
+    around: &Around<'_>,
+    before: &[Arc<Port>],
+    check: &mut impl FnMut(&str, Option<String>),
+) {
+    let overlaps = |other: SocketAddr| {
+        other.port() == listen.port()
+            && (other.ip() == listen.ip() || other.ip().is_unspecified() || listen.ip().is_unspecified())
+    };
+    check(
+        "listen",
+        before
+            .iter()
+            .any(|port| port.listen.iter().any(|other| overlaps(*other)))
+            .then(|| format!("found {listen}, where another port listens already")),
+    );
+    check(
+        "listen",
+        app.iter()
+            .any(|app| overlaps(*app))
+            .then(|| format!("found {listen}, which is where the app listens: the outrigger would call itself")),
+    );
+    check(
+        "listen",
+        around
+            .admin
+            .contains(&listen.port())
+            .then(|| format!("found port {}, expected another than the admin servers'", listen.port())),
+    );
 }
 
 /// Who may name a client.

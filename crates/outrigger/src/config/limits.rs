@@ -59,5 +59,22 @@ pub(super) fn timeouts(limits: &raw::Limits, timeouts: &raw::Timeouts) -> Timeou
         max_age: or(limits.max_connection_age, defaults.max_age),
         connect: or(timeouts.connect, defaults.connect),
         response: timeouts.response.map_or(defaults.response, |time| Some(time.0).filter(|time| !time.is_zero())),
+        ..defaults
+    }
+}
+
+/// Bounds on the time a service may take.
+pub(super) fn service_timeouts(raw: &raw::ServiceTimeouts, check: &mut dyn FnMut(&str, Option<String>)) -> Timeouts {
+    let given = [("connect", raw.connect), ("per_try", raw.per_try), ("request", raw.request)];
+    for (key, time) in given {
+        let zero = time.is_some_and(|time| time.0.is_zero());
+        let message = || "found no time at all, expected a duration such as 10s; leave it out for no bound".into();
+        check(&format!("timeouts.{key}"), zero.then(message));
+    }
+    let app = raw::Timeouts { connect: raw.connect, response: raw.response };
+    Timeouts {
+        per_try: raw.per_try.map(|time| time.0),
+        request: raw.request.map(|time| time.0),
+        ..timeouts(&raw::Limits::default(), &app)
     }
 }

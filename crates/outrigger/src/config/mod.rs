@@ -4,6 +4,7 @@
 mod de;
 mod error;
 mod finish;
+mod interception;
 mod limits;
 mod outbound;
 mod raw;
@@ -31,6 +32,10 @@ pub struct Config {
     pub geo: geo::GeoSettings,
     /// Who we are, for mutual TLS.
     pub identity: identity::Settings,
+    /// What is redirected here, with `mode: transparent`, and what `outrigger init` redirects.
+    pub interception: redirect::Settings,
+    /// Who is asked for names.
+    pub dns: net::dns::Settings,
     /// Worker threads.
     pub workers: usize,
     /// How to leave.

@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::units::{
-    Addr, AppAddrs, Cidr, Country, Domain, Hosts, Identities, ListenAddr, MethodName, Paths, Share, Size, Time,
+    Addr, AppAddrs, Cidr, Country, Domain, Hosts, Identities, ListenAddr, MethodName, Paths, Ports, Rate, RetryReason,
+    Share, Size, Time,
 };
 
 /// The configuration of an outrigger.
@@ -18,8 +19,11 @@ pub(crate) struct File {
     /// else, so never present afterwards.
     #[allow(dead_code)]
     include: Vec<String>,
-    /// How traffic gets here: `explicit`, by one listener per app port.
+    /// How traffic gets here: `explicit` (the default), by one listener per app port, or `transparent`, redirected by the rules
+    /// that `outrigger init` puts in place. Does not reload.
     pub(crate) mode: Option<Mode>,
+    /// What `outrigger init` redirects, and to where.
+    pub(crate) interception: Interception,
     /// Threads, and the way out.
     pub(crate) runtime: Runtime,
     /// Who we are, for mutual TLS.
@@ -47,6 +51,40 @@ pub(crate) struct File {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Mode {
     Explicit,
+    Transparent,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Interception {
+    /// Where connections to the app are taken. Default 6143.
+    pub(crate) inbound_port: Option<u16>,
+    /// Where connections of the app's are taken. Default 6140.
+    pub(crate) outbound_port: Option<u16>,
+    /// The user the outrigger runs as, whose connections are left alone. Default 6102.
+    pub(crate) uid: Option<u32>,
+    /// Ports of the app that are redirected. Default: all.
+    pub(crate) inbound_ports: Choice<Ports>,
+    /// Ports the app calls that are redirected. Default: all.
+    pub(crate) outbound_ports: Choice<Ports>,
+    /// Networks the app calls that are redirected. Default: all.
+    pub(crate) outbound_networks: Choice<Cidr>,
+}
+
+/// Some of all: those included, or all where none is named, without those excluded.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Choice<T> {
+    /// Only these; all, where empty.
+    pub(crate) include: Vec<T>,
+    /// Not these.
+    pub(crate) exclude: Vec<T>,
+}
+
+impl<T> Default for Choice<T> {
+    fn default() -> Self {
+        Self { include: Vec::new(), exclude: Vec::new() }
+    }
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -118,6 +156,9 @@ macro_rules! with_inbound_keys {
             pub(crate) client_address: ClientAddress,
             /// Who may call what. Default: everybody everything.
             pub(crate) authorization: Option<Authorization>,
+            /// With `mode: transparent` and `protocol: auto`: whether the app may be the one to speak first. It is then dialled when
+            /// a caller has been silent for 2 ms. Default true.
+            pub(crate) server_first: Option<bool>,
             /// Bounds on what callers may use.
             pub(crate) limits: Limits,
             /// Bounds on what the app may take.
@@ -141,7 +182,8 @@ with_inbound_keys! {
     struct Port {
         /// The name in log, metrics and status. Default: the listener's port.
         name: Option<String>,
-        /// Where to listen: a port on every address, or an address with a port. Required.
+        /// Where to listen: a port on every address, or an address with a port. Required, but with `mode: transparent`, where there is
+        /// one listener for all.
         listen: Option<ListenAddr>,
         /// Where the app listens: a port of localhost, or an address with a port. Required.
         app: Option<AppAddrs>,
@@ -153,8 +195,37 @@ with_inbound_keys! {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Outbound {
-    /// Services that the app calls, each at a listener of its own. Number and addresses do not reload.
+    /// Where the app calls by host: a loopback address with a port. Requests go by their `Host`, and it is an HTTP proxy
+    /// (`HTTP_PROXY`) as well. Default: none; with `mode: transparent`, `interception.outbound_port`. Does not reload.
+    pub(crate) listen: Option<Addr>,
+    /// What becomes of calls to whom no service is configured for: `passthrough` (the default), or `deny`.
+    pub(crate) unmatched: Option<Unmatched>,
+    /// Link-local networks that may be called through the HTTP proxy; clouds have their metadata services there. Default: none.
+    pub(crate) link_local: Vec<Cidr>,
+    /// With `mode: transparent`: whether whoever is called may be the one to speak first. Default true.
+    pub(crate) server_first: Option<bool>,
+    /// Who is asked for names. Does not reload.
+    pub(crate) dns: Dns,
+    /// Services that the app calls. Number and addresses do not reload.
     pub(crate) services: Vec<Service>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Unmatched {
+    Passthrough,
+    Deny,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Dns {
+    /// Name servers, with their ports. Default: those of `/etc/resolv.conf`, whose search domains and `ndots` hold in any case.
+    pub(crate) servers: Vec<Addr>,
+    /// How long a question may go unanswered. Default 2s.
+    pub(crate) timeout: Option<Time>,
+    /// How often a question is asked in all. Default 2.
+    pub(crate) attempts: Option<usize>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -162,11 +233,22 @@ pub(crate) struct Outbound {
 pub(crate) struct Service {
     /// The name in log, metrics and status.
     pub(crate) name: String,
-    /// Where the app calls it: a loopback address with a port.
-    pub(crate) listen: Addr,
-    /// The names it goes by: requests name the first of them, whatever host they came with. Default: as they came.
+    /// Where the app calls it: a loopback address with a port. Default: none; it is called by its hosts or networks.
+    #[serde(default)]
+    pub(crate) listen: Option<Addr>,
+    /// The names it goes by, each with a port where only that is meant: requests name the first of them, whatever host they came
+    /// with. Default: as they came.
     #[serde(default)]
     pub(crate) hosts: Vec<String>,
+    /// With `mode: transparent`: networks that are this service, whatever a call names.
+    #[serde(default)]
+    pub(crate) networks: Vec<Cidr>,
+    /// With `networks`: the one port that is meant. Default: all.
+    #[serde(default)]
+    pub(crate) port: Option<u16>,
+    /// Requests that go to another service instead: canaries.
+    #[serde(default)]
+    pub(crate) split: Vec<Split>,
     /// What is spoken there. `auto` (the default): what the app speaks. `tcp` passes bytes through.
     #[serde(default)]
     pub(crate) protocol: Option<Protocol>,
@@ -175,17 +257,134 @@ pub(crate) struct Service {
     /// How it is reached. Default: in plaintext.
     #[serde(default)]
     pub(crate) tls: ServiceTls,
-    /// Bounds on what it may take.
+    /// How requests are spread over its endpoints: `p2c_ewma` (the default), the less busy and faster of two drawn at random.
     #[serde(default)]
-    pub(crate) timeouts: Timeouts,
+    pub(crate) balance: Option<Balance>,
+    /// Bounds on the time it may take.
+    #[serde(default)]
+    pub(crate) timeouts: ServiceTimeouts,
+    /// When a request is sent once more.
+    #[serde(default)]
+    pub(crate) retry: Retry,
+    /// Bounds on what is under way at once, per sidecar; what goes beyond is refused at once.
+    #[serde(default)]
+    pub(crate) circuit_breaker: CircuitBreaker,
+    /// When an endpoint gets no requests for a while.
+    #[serde(default)]
+    pub(crate) outlier_detection: OutlierDetection,
+}
+
+/// Requests that go to another service: a share of all, or those with a header.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Split {
+    /// The other service's name.
+    pub(crate) service: String,
+    /// So many of all requests.
+    #[serde(default)]
+    pub(crate) share: Option<Share>,
+    /// Those with this header field.
+    #[serde(default)]
+    pub(crate) header: Option<HeaderField>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+pub(crate) struct HeaderField {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its whole value.
+    pub(crate) value: String,
+}
+
+/// Where a service is: `static`, `dns` with `port`, or `srv`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub(crate) struct Endpoints {
-    /// Addresses with ports, tried in order until one accepts.
+    /// Addresses with ports.
     #[serde(rename = "static")]
     pub(crate) fixed: Vec<Addr>,
+    /// A name whose A and AAAA records are the endpoints' addresses; in Kubernetes that of a headless Service.
+    pub(crate) dns: Option<String>,
+    /// With `dns`: the endpoints' port.
+    pub(crate) port: Option<u16>,
+    /// A name whose SRV records are the endpoints' names and ports.
+    pub(crate) srv: Option<String>,
+    /// With `mode: transparent`: wherever the call was meant to go.
+    pub(crate) original_dst: bool,
+    /// Endpoints used at most by this sidecar, chosen at random. Default 200.
+    pub(crate) subset: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Balance {
+    P2cEwma,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ServiceTimeouts {
+    /// How long an endpoint may take to accept a connection. Default 1s.
+    pub(crate) connect: Option<Time>,
+    /// How long it may take to begin its answer; 0s for no bound. gRPC and upgraded streams have none. Default 60s.
+    pub(crate) response: Option<Time>,
+    /// From the beginning of a try, its connection included, to the beginning of an answer. Default: none.
+    pub(crate) per_try: Option<Time>,
+    /// From the beginning of a request to the end of its answer, all tries included; for streams, to its beginning. Default: none.
+    pub(crate) request: Option<Time>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Retry {
+    /// Tries beyond the first, each at another endpoint while there is one; 0 for none. Default 2, at most 10.
+    pub(crate) attempts: Option<u32>,
+    /// What is worth another try: `connect_failure`, `reset`, `timeout`, `5xx`, or a status from 500 to 599. Default
+    /// `[connect_failure, reset, "503"]`.
+    pub(crate) on: Option<Vec<RetryReason>>,
+    /// Which requests are sent again once a service may have seen them: `idempotent` (the default) or `all`.
+    pub(crate) methods: Option<RetryMethods>,
+    /// How many retries there may be.
+    pub(crate) budget: RetryBudget,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RetryMethods {
+    Idempotent,
+    All,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RetryBudget {
+    /// As a share of requests. Default 20%.
+    pub(crate) share: Option<Share>,
+    /// As many per second in any case. Default 10/s.
+    pub(crate) floor: Option<Rate>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct CircuitBreaker {
+    /// Connections, idle ones included. Default 1024.
+    pub(crate) connections: Option<usize>,
+    /// Requests that wait for a connection to come about. Default 1024.
+    pub(crate) pending: Option<usize>,
+    /// Requests under way. Default 1024.
+    pub(crate) requests: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct OutlierDetection {
+    /// Failures, or answers of 500 and above, in a row; 0 for never. Default 5.
+    pub(crate) consecutive_5xx: Option<u32>,
+    /// How long the first time; longer with each further time, up to 5m. Default 30s.
+    pub(crate) base_ejection: Option<Time>,
+    /// The share of endpoints that may be out at once; never all of them. Default 50%.
+    pub(crate) max_ejected: Option<Share>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

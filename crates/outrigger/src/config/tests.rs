@@ -38,11 +38,18 @@ fn load(name: &str, text: &str) -> Result<Config, String> {
 
 const MINIMAL: &str = "version: 1\ninbound:\n  ports: [{listen: 6143, app: 8080}]\n";
 
+fn apps(port: &proxy::config::Port) -> &[std::net::SocketAddr] {
+    match &port.upstream {
+        proxy::config::Upstream::App(addrs) => addrs,
+        _ => panic!("not an app's port"),
+    }
+}
+
 #[test]
 fn the_minimal_file_is_enough() {
     let config = load("minimal", MINIMAL).unwrap();
     let port = &config.snapshot.ports[0];
-    assert_eq!((port.listen.to_string().as_str(), port.upstream.addrs.len(), &*port.name), ("[::]:6143", 2, "6143"));
+    assert_eq!((port.listen[0].to_string().as_str(), apps(port).len(), &*port.name), ("[::]:6143", 2, "6143"));
     assert_eq!(port.address.trusted, geo::Trust::Nobody);
     assert_eq!(
         (config.admin.public.to_string().as_str(), config.admin.private.to_string().as_str()),
@@ -89,7 +96,7 @@ admin:
     .unwrap();
     let [web, no, hops] = &config.snapshot.ports[..] else { panic!("three ports") };
     assert_eq!((web.limits.head_fields, no.limits.head_fields, no.limits.head_bytes), (50, 60, 16 << 10));
-    assert_eq!((&*no.name, no.protocol, no.upstream.addrs.len()), ("NO", proxy::config::Protocol::H2c, 1));
+    assert_eq!((&*no.name, no.protocol, apps(no).len()), ("NO", proxy::config::Protocol::H2c, 1));
     assert_eq!(no.proxy_protocol, proxy::config::ProxyProtocol::Required);
     assert_eq!(hops.address.trusted, geo::Trust::Hops(std::num::NonZeroU8::new(2).unwrap()));
     assert_eq!((web.timeouts.response, web.timeouts.idle.as_secs(), web.timeouts.write.as_secs()), (None, 9, 12));
@@ -119,7 +126,7 @@ fn what_is_wrong_is_told_with_its_place_and_what_was_expected() {
         (
             "strange",
             with("qwertyuiop: 1"),
-            "main.yaml:4:1: found the unknown key \"qwertyuiop\", expected one of version, include, mode, runtime, identity, inbound, outbound, geo, privacy, access_log, metrics, admin",
+            "main.yaml:4:1: found the unknown key \"qwertyuiop\", expected one of version, include, mode, interception, runtime, identity, inbound, outbound, geo, privacy, access_log, metrics, admin",
         ),
         (
             "unit",
@@ -264,7 +271,7 @@ fn what_is_wrong_is_told_with_its_place_and_what_was_expected() {
         (
             "transparent",
             with("mode: transparent"),
-            "main.yaml:4:1: mode: found \"transparent\", which is not available in this version; expected \"explicit\"",
+            "main.yaml:3:12: inbound.ports[0].listen: found with mode: transparent, where one listener takes what is redirected: leave it out",
         ),
         ("duplicate", with("version: 1"), "main.yaml:4:1: found the key \"version\" a second time"),
         ("syntax", "version: [1\n".into(), "main.yaml:2:1: this is not YAML"),
@@ -313,7 +320,7 @@ fn includes_give_defaults_and_variables_values() {
     let config = files.load(&[("PORT", "7000"), ("APP", "")]).unwrap();
     assert_eq!((config.workers, config.drain.delay.as_secs(), config.drain.deadline.as_secs()), (3, 2, 9));
     assert_eq!(config.telemetry.access_log.format, telemetry::Format::Ecs);
-    assert_eq!(config.snapshot.ports[0].upstream.addrs[0].port(), 8080);
+    assert_eq!(apps(&config.snapshot.ports[0])[0].port(), 8080);
     let told = files.load(&[("PORT", "7000}, x: {")]).unwrap_err();
     assert!(told.contains("found \"7000}, x: {\", expected a port"), "a variable added structure: {told}");
 }
@@ -364,5 +371,60 @@ fn collect(schema: &serde_json::Value, keys: &mut Vec<String>) {
         }
         serde_json::Value::Array(list) => list.iter().for_each(|value| collect(value, keys)),
         _ => {}
+    }
+}
+
+#[test]
+fn services_and_whoever_else_is_called_lead_to_ports() {
+    let config = load(
+        "routes",
+        "version: 1
+mode: transparent
+interception: {inbound_port: 7002, inbound_ports: {exclude: [22, 8000-8100]}}
+inbound: {ports: [{name: web, app: 8080}]}
+outbound:
+  unmatched: deny
+  services:
+    - {name: a, hosts: [a.test, 'a.test:81'], endpoints: {dns: a.test, port: 80}, split: [{service: b, share: 10%}]}
+    - {name: b, networks: [198.18.0.0/15], endpoints: {original_dst: true}, retry: {on: [5xx, 503], attempts: 0}}
+",
+    )
+    .unwrap();
+    let names: Vec<_> = config.snapshot.ports.iter().map(|port| &*port.name).collect();
+    assert_eq!(names, ["web", "inbound", "a", "b", "outbound"]);
+    let [web, unlisted, a, b, anybody] = &config.snapshot.ports[..] else { panic!() };
+    assert!(web.listen.is_empty() && web.detects && unlisted.intercepts && anybody.intercepts);
+    assert_eq!(unlisted.listen, ["[::]:7002".parse().unwrap()]);
+    assert_eq!(anybody.listen.len(), 2);
+    assert_eq!((a.splits[0].to, b.splits.len()), (3, 0));
+    assert_eq!(config.snapshot.routes.app_ports.get(&8080), Some(&0));
+    assert_eq!(config.interception.inbound_ports.exclude.len(), 2);
+    assert!([7002, 6140, 6191, 6192].iter().all(|port| config.snapshot.routes.own_ports.contains(port)));
+}
+
+#[test]
+fn what_of_a_service_could_not_work_is_told() {
+    for (service, expected) in [
+        ("endpoints: {static: ['192.0.2.1:80']}", "found neither listen nor hosts nor networks"),
+        ("hosts: [a], endpoints: {dns: a}", "found none, expected the port of the addresses that dns gives"),
+        ("hosts: [a], endpoints: {dns: a, port: 80, srv: b}", "found 2 of static, dns, srv and original_dst"),
+        ("hosts: [a], endpoints: {}", "found 0 of static, dns, srv and original_dst"),
+        ("hosts: [a], endpoints: {original_dst: true}", "found without mode: transparent"),
+        ("hosts: [a], networks: [10.0.0.0/8], endpoints: {dns: a, port: 80}", "found without mode: transparent"),
+        ("hosts: [a], endpoints: {dns: 'a b', port: 80}", "expected a name such as"),
+        (
+            "hosts: [a], endpoints: {dns: a, port: 80}, split: [{service: s, share: 5%}]",
+            "expected the name of another service",
+        ),
+        ("hosts: [a], endpoints: {dns: a, port: 80}, retry: {on: [later]}", "connect_failure, reset, timeout, 5xx"),
+        ("hosts: [a], endpoints: {dns: a, port: 80}, retry: {attempts: 11}", "expected 0 to 10"),
+        ("hosts: [a], endpoints: {dns: a, port: 80}, circuit_breaker: {requests: 0}", "expected at least 1"),
+        ("hosts: [a], endpoints: {dns: a, port: 80}, timeouts: {per_try: 0s}", "found no time at all"),
+    ] {
+        let text = format!(
+            "version: 1\ninbound: {{ports: [{{listen: 6143, app: 8080}}]}}\noutbound: {{services: [{{name: s, {service}}}]}}\n"
+        );
+        let told = load("service", &text).unwrap_err();
+        assert!(told.contains(expected), "{service}\n told     {told}\n expected {expected}");
     }
 }

@@ -101,6 +101,65 @@ impl Share {
 
 written_as!(Share, "a share such as 25%, from 0% to 100%", {"type": "string", "pattern": "^[0-9.]+%$"});
 
+/// A port, or several in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports(pub redirect::PortRange);
+
+impl Ports {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|e: redirect::PortRangeError| e.to_string())
+    }
+}
+
+written_as!(Ports, "a port such as 80, or several such as 8000-8100", {"type": ["string", "integer"], "pattern": "^[0-9]+(-[0-9]+)?$", "minimum": 1, "maximum": 65535});
+
+/// Times per second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate(pub f64);
+
+impl Rate {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (number, unit) = split(text)?;
+        let seconds = match unit {
+            "/s" => 1.0,
+            "/m" => 60.0,
+            "/h" => 3600.0,
+            _ => return Err("unit".into()),
+        };
+        Ok(Self(number as f64 / seconds))
+    }
+}
+
+written_as!(Rate, "a rate such as 10/s", {"type": "string", "pattern": "^[0-9]+/(s|m|h)$"});
+
+/// What is worth another try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // Each is the configuration's own word.
+pub enum RetryReason {
+    ConnectFailure,
+    Reset,
+    Timeout,
+    ServerErrors,
+    Status(u16),
+}
+
+impl RetryReason {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "connect_failure" => Self::ConnectFailure,
+            "reset" => Self::Reset,
+            "timeout" => Self::Timeout,
+            "5xx" => Self::ServerErrors,
+            status => match status.parse() {
+                Ok(status) if (500..600).contains(&status) => Self::Status(status),
+                _ => return Err("reason".into()),
+            },
+        })
+    }
+}
+
+written_as!(RetryReason, "connect_failure, reset, timeout, 5xx, or a status such as 503", {"type": ["string", "integer"], "pattern": "^(connect_failure|reset|timeout|5xx|5[0-9][0-9])$", "minimum": 500, "maximum": 599});
+
 /// A number and what follows it.
 fn split(text: &str) -> Result<(u64, &str), String> {
     let end = text.bytes().position(|b| !b.is_ascii_digit()).unwrap_or(text.len());

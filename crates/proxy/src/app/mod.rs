@@ -1,21 +1,30 @@
-//! Connections to the app: kept, checked before reuse, and dropped in time. Nobody gets one without a [`Permit`].
+//! Connections to the app and to services: kept, checked before reuse, and dropped in time. Nobody gets one without a
+//! [`Permit`].
 
 mod dial;
 pub(crate) mod http2;
 pub(crate) mod upload;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use identity::Alpn;
 use model::{Failure, Permit};
 use net::Io;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use crate::config::{Port, Upstream};
-use crate::worker::Worker;
+use crate::cluster::Place;
+use crate::config::Port;
+use crate::tries::Destination;
+use crate::worker::{Dialled, Worker};
 pub(crate) use dial::connect;
 
 /// How long an idle connection is kept where the app's `Keep-Alive` does not say less.
@@ -27,31 +36,55 @@ const FRESH: Duration = Duration::from_secs(1);
 /// would close some and open others, and ports of ours run out while the kernel remembers the closed ones.
 const KEPT: usize = 1024;
 
-/// A worker's connections to the apps of all ports.
+/// Whose connections are whose: those to one address are alike where they were made by the same rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) addr: SocketAddr,
+    /// The service; 0 for the app, and for those that are called as they are.
+    pub(crate) service: u64,
+}
+
+/// A worker's connections to the apps of all ports, and to the services they call.
 #[derive(Debug, Default)]
 pub(crate) struct Apps {
-    apps: RefCell<Vec<App>>,
+    /// The latest last.
+    idle: RefCell<HashMap<Key, Vec<Idle>>>,
     pub(crate) http2: http2::Clients,
 }
 
 #[derive(Debug)]
-struct App {
-    upstream: Upstream,
-    /// The latest last.
-    idle: Vec<Idle>,
-}
-
-#[derive(Debug)]
 struct Idle {
-    io: Io,
+    link: Link,
     since: Instant,
     expires: Instant,
+}
+
+/// A connection to an app or a service, counted while it is open.
+#[derive(Debug)]
+pub(crate) struct Link {
+    io: Io,
+    _place: Option<Place>,
+    _dialled: Option<Dialled>,
+}
+
+impl Deref for Link {
+    type Target = Io;
+
+    fn deref(&self) -> &Io {
+        &self.io
+    }
+}
+
+impl DerefMut for Link {
+    fn deref_mut(&mut self) -> &mut Io {
+        &mut self.io
+    }
 }
 
 /// A connection to the app for one request.
 #[derive(Debug)]
 pub(crate) struct Taken {
-    pub(crate) io: Io,
+    pub(crate) link: Link,
     /// Whether an earlier request used it.
     pub(crate) reused: bool,
 }
@@ -74,24 +107,25 @@ impl Apps {
         _permit: &Permit,
         worker: &Worker,
         port: &Port,
+        to: &Destination,
         reuse: Reuse,
     ) -> Result<Taken, Failure> {
-        if let Some(io) = poll_fn(|cx| Poll::Ready(self.take_idle(cx, &port.upstream, reuse))).await {
+        if let Some(link) = poll_fn(|cx| Poll::Ready(self.take_idle(cx, to.key(), reuse))).await {
             worker.telemetry.app_connection(true);
-            return Ok(Taken { io, reused: true });
+            return Ok(Taken { link, reused: true });
         }
-        let io = connect(worker, port, Alpn::Http1).await?;
+        let link = connect(worker, port, to, Alpn::Http1).await?;
         worker.telemetry.app_connection(false);
-        Ok(Taken { io, reused: false })
+        Ok(Taken { link, reused: false })
     }
 
     /// The connection used last, if it is still good: the youngest is the one least likely to be closed under us.
-    fn take_idle(&self, cx: &mut Context<'_>, upstream: &Upstream, reuse: Reuse) -> Option<Io> {
+    fn take_idle(&self, cx: &mut Context<'_>, key: Key, reuse: Reuse) -> Option<Link> {
         if reuse == Reuse::No {
             return None;
         }
-        let mut apps = self.apps.borrow_mut();
-        let idle = &mut apps.iter_mut().find(|app| app.upstream == *upstream)?.idle;
+        let mut all = self.idle.borrow_mut();
+        let idle = all.get_mut(&key)?;
         let now = Instant::now();
         while let Some(youngest) = idle.last() {
             if reuse == Reuse::Fresh && youngest.since + FRESH < now {
@@ -100,39 +134,66 @@ impl Apps {
             let mut taken = idle.pop()?;
             // What the runtime knows costs nothing; a request that must not be sent twice asks the kernel as well.
             let quiet =
-                taken.io.poll_read_slice(cx, &mut [0]).is_pending() && (reuse == Reuse::Any || taken.io.is_quiet());
+                taken.link.poll_read_slice(cx, &mut [0]).is_pending() && (reuse == Reuse::Any || taken.link.is_quiet());
             if quiet && taken.expires > now {
-                return Some(taken.io);
+                return Some(taken.link);
             }
         }
         None
     }
 
     /// Keeps a connection whose last answer is read to its end. `keep_alive` is the app's `Keep-Alive: timeout`, seconds.
-    pub(crate) fn put(&self, upstream: &Upstream, io: Io, keep_alive: Option<u32>) {
+    pub(crate) fn put(&self, key: Key, link: Link, keep_alive: Option<u32>) {
         // An app that promises N seconds has begun to count before us: take one off.
         let promised = keep_alive.map_or(IDLE, |seconds| Duration::from_secs(u64::from(seconds.saturating_sub(1))));
         let since = Instant::now();
-        let mut apps = self.apps.borrow_mut();
-        let place = apps.iter().position(|app| app.upstream == *upstream).unwrap_or_else(|| {
-            apps.push(App { upstream: upstream.clone(), idle: Vec::new() });
-            apps.len() - 1
-        });
-        let idle = &mut apps[place].idle;
+        let mut all = self.idle.borrow_mut();
+        let idle = all.entry(key).or_default();
         if idle.len() < KEPT {
-            idle.push(Idle { io, since, expires: since + promised.min(IDLE) });
+            idle.push(Idle { link, since, expires: since + promised.min(IDLE) });
         }
     }
 
-    /// Drops connections that expired or that the app has closed, and apps that have none left.
+    /// Drops connections that expired or that the app has closed, and what is kept for apps that have none left.
     pub(crate) fn sweep(&self) {
         let now = Instant::now();
         let mut cx = Context::from_waker(Waker::noop());
-        let mut apps = self.apps.borrow_mut();
-        for app in &mut *apps {
-            app.idle.retain_mut(|idle| idle.expires > now && idle.io.poll_read_slice(&mut cx, &mut [0]).is_pending());
-        }
-        apps.retain(|app| !app.idle.is_empty());
+        self.idle.borrow_mut().retain(|_, idle| {
+            idle.retain_mut(|idle| idle.expires > now && idle.link.poll_read_slice(&mut cx, &mut [0]).is_pending());
+            !idle.is_empty()
+        });
         self.http2.sweep();
+    }
+}
+
+impl AsyncRead for Link {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Link {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
     }
 }

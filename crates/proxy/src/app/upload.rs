@@ -1,13 +1,14 @@
 //! Request bodies towards an HTTP/2 app, and how far they have come.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http::HeaderMap;
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use model::{Cause, Failure};
 use telemetry::Limit;
@@ -17,11 +18,40 @@ use tokio::time::{Instant, timeout_at};
 use crate::config::Timeouts;
 use crate::worker::Worker;
 
-/// The body of a request to an HTTP/2 app.
+/// The body of a request to an HTTP/2 app, for one try.
 #[derive(Debug)]
 pub(crate) struct Upload {
-    source: Source,
+    body: Rc<Body>,
+    /// Which try this is for: an earlier one gets nothing more.
+    turn: u32,
+    /// Frames of the kept ones that this try has had.
+    had: usize,
+}
+
+/// A body that may have to be sent once more.
+#[derive(Debug)]
+struct Body {
+    state: RefCell<State>,
     progress: Rc<Progress>,
+}
+
+#[derive(Debug)]
+struct State {
+    source: Source,
+    turn: u32,
+    kept: Vec<Kept>,
+    kept_bytes: usize,
+    /// Bytes worth keeping.
+    keeps: usize,
+    /// Whether all that was read so far is kept.
+    whole: bool,
+    over: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Kept {
+    Data(Bytes),
+    Trailers(HeaderMap),
 }
 
 #[derive(Debug)]
@@ -45,26 +75,66 @@ impl std::fmt::Display for Aborted {
 
 impl std::error::Error for Aborted {}
 
+type Read = Option<Result<Frame<Bytes>, Box<dyn std::error::Error + Send + Sync>>>;
+
 impl Upload {
-    pub(crate) fn caller(body: Incoming) -> Self {
-        Self { source: Source::Caller(body), progress: Rc::new(Progress::new()) }
+    /// An HTTP/2 caller's body, of which so many bytes are kept to be sent once more.
+    pub(crate) fn caller(body: Incoming, keeps: usize) -> Self {
+        Self::of(Source::Caller(body), keeps)
     }
 
-    pub(crate) fn channel(frames: mpsc::Receiver<Result<Frame<Bytes>, Aborted>>) -> Self {
-        Self { source: Source::Channel(frames), progress: Rc::new(Progress::new()) }
+    /// An HTTP/1 caller's, of which so many bytes are kept.
+    pub(crate) fn channel(frames: mpsc::Receiver<Result<Frame<Bytes>, Aborted>>, keeps: usize) -> Self {
+        Self::of(Source::Channel(frames), keeps)
     }
 
     pub(crate) fn none() -> Self {
-        Self { source: Source::None, progress: Rc::new(Progress::new()) }
+        Self::of(Source::None, 0)
+    }
+
+    fn of(source: Source, keeps: usize) -> Self {
+        let over = matches!(source, Source::None);
+        let (kept, kept_bytes) = (Vec::new(), 0);
+        let state = RefCell::new(State { source, turn: 0, kept, kept_bytes, keeps, whole: true, over });
+        Self { body: Rc::new(Body { state, progress: Rc::new(Progress::new()) }), turn: 0, had: 0 }
     }
 
     pub(crate) fn progress(&self) -> Rc<Progress> {
-        self.progress.clone()
+        self.body.progress.clone()
     }
 
-    /// The same once more, where there is nothing of it that could be used up.
+    /// The same once more, for the next try, as long as nothing of it is lost.
     pub(crate) fn again(&self) -> Option<Self> {
-        matches!(self.source, Source::None).then(|| Self { source: Source::None, progress: self.progress.clone() })
+        self.body.state.borrow().whole.then(|| Self { body: self.body.clone(), turn: self.turn + 1, had: 0 })
+    }
+}
+
+impl State {
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
+        Poll::Ready(match &mut self.source {
+            Source::Caller(incoming) => {
+                ready!(Pin::new(incoming).poll_frame(cx)).map(|frame| frame.map_err(Into::into))
+            }
+            Source::Channel(frames) => ready!(frames.poll_recv(cx)).map(|frame| frame.map_err(Into::into)),
+            Source::None => None,
+        })
+    }
+
+    /// Keeps a frame, if it is still worth it; `true` where it was kept.
+    fn keep(&mut self, frame: &Frame<Bytes>) -> bool {
+        let kept = match (frame.data_ref(), frame.trailers_ref()) {
+            (Some(data), _) => Kept::Data(data.clone()),
+            (None, Some(trailers)) => Kept::Trailers(trailers.clone()),
+            (None, None) => return self.whole,
+        };
+        self.kept_bytes += frame.data_ref().map_or(0, Bytes::len);
+        self.whole &= self.keeps > 0 && self.kept_bytes <= self.keeps;
+        if self.whole {
+            self.kept.push(kept);
+        } else {
+            self.kept = Vec::new();
+        }
+        self.whole
     }
 }
 
@@ -73,35 +143,53 @@ impl http_body::Body for Upload {
     type Error = Box<dyn std::error::Error + Send + Sync>;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Self { source, progress } = &mut *self;
+        let Self { body, turn, had } = &mut *self;
+        let (state, progress) = (&mut *body.state.borrow_mut(), &body.progress);
+        state.turn = state.turn.max(*turn);
+        if *turn < state.turn {
+            return Poll::Ready(Some(Err(Aborted.into())));
+        }
+        if let Some(kept) = state.kept.get(*had) {
+            *had += 1;
+            return Poll::Ready(Some(Ok(match kept.clone() {
+                Kept::Data(data) => Frame::data(data),
+                Kept::Trailers(trailers) => Frame::trailers(trailers),
+            })));
+        }
+        if state.over {
+            return Poll::Ready(None);
+        }
         progress.moved(Waiting::ForCaller);
-        let frame: Option<Result<_, Self::Error>> = match source {
-            Source::Caller(incoming) => {
-                ready!(Pin::new(incoming).poll_frame(cx)).map(|frame| frame.map_err(Into::into))
-            }
-            Source::Channel(frames) => ready!(frames.poll_recv(cx)).map(|frame| frame.map_err(Into::into)),
-            Source::None => None,
-        };
+        let frame = ready!(state.poll_source(cx));
         progress.moved(Waiting::ForApp);
-        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
-            progress.bytes.set(progress.bytes.get() + data.len() as u64);
+        match &frame {
+            Some(Ok(frame)) => {
+                *had += usize::from(state.keep(frame));
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                progress.bytes.set(progress.bytes.get() + bytes as u64);
+            }
+            Some(Err(_)) => state.whole = false,
+            None => state.over = true,
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
+        let state = self.body.state.borrow();
+        let ended = match &state.source {
             Source::Caller(incoming) => incoming.is_end_stream(),
             Source::Channel(_) => false,
             Source::None => true,
-        }
+        };
+        (ended || state.over) && self.had >= state.kept.len()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Caller(incoming) => incoming.size_hint(),
-            Source::Channel(_) => SizeHint::new(),
+        let state = self.body.state.borrow();
+        match &state.source {
+            Source::Caller(incoming) if self.turn == 0 => incoming.size_hint(),
             Source::None => SizeHint::with_exact(0),
+            _ => SizeHint::new(),
         }
     }
 }

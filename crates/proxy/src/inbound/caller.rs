@@ -7,11 +7,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use model::{PeerAddr, Scheme, SpiffeId};
+use model::{Cause, Failure, PeerAddr, Scheme, SpiffeId};
 use net::{Buffer, Deadline, Io};
 use tokio::time::Instant;
 
+use crate::config::{Port, Source, Upstream};
 use crate::lifecycle::Phase;
+use crate::tries::Target;
 use crate::worker::{OpenPeer, Worker};
 
 /// The caller's end of one connection.
@@ -28,6 +30,8 @@ pub(crate) struct Caller {
     /// When it is to take no more requests: its caller must prove itself anew.
     pub(crate) retires: Option<Instant>,
     accepted: Instant,
+    /// Counted among its port's open connections.
+    opened: telemetry::Connection,
 }
 
 /// Who is at the other end, as far as the connection tells.
@@ -36,6 +40,8 @@ pub(crate) struct Who {
     pub(crate) peer: PeerAddr,
     /// The source a PROXY header named.
     pub(crate) proxied: Option<SocketAddr>,
+    /// Whom a redirected connection was meant for.
+    pub(crate) meant: Option<SocketAddr>,
     /// Whether the connection came over TLS.
     pub(crate) tls: bool,
     /// What was proven by mutual TLS.
@@ -54,6 +60,26 @@ pub(crate) struct Proven {
 impl Who {
     pub(crate) fn identity(&self) -> Option<&SpiffeId> {
         self.proven.as_ref().map(|proven| &proven.id)
+    }
+
+    /// Where this caller's requests go by a port's rules.
+    ///
+    /// # Errors
+    /// Nobody was meant.
+    pub(crate) fn target(&self, port: &Port) -> Result<Target, Failure> {
+        let nobody = || Failure::new(Cause::DestinationDenied, "the connection was not meant for anybody else");
+        Ok(match (&port.upstream, self.meant) {
+            (Upstream::App(addrs), None) => Target::Addrs(addrs.clone()),
+            // An app may listen on localhost alone; which of its ports may be called so is configured.
+            (Upstream::App(addrs), Some(meant)) => {
+                Target::Addrs(std::iter::once(meant).chain(addrs.iter().copied()).collect())
+            }
+            (Upstream::Service(cluster), meant) => match cluster.settings.source {
+                Source::OriginalDst => Target::Peer(cluster.clone(), meant.ok_or_else(nobody)?),
+                _ => Target::Service(cluster.clone()),
+            },
+            (Upstream::Meant, meant) => Target::Addrs([meant.ok_or_else(nobody)?].into()),
+        })
     }
 
     pub(crate) fn scheme(&self) -> Scheme {
@@ -93,7 +119,8 @@ pub(crate) enum NoBytes {
 
 impl Caller {
     pub(crate) fn new(worker: Rc<Worker>, port: usize, io: Io, peer: PeerAddr) -> Self {
-        let who = Who { peer, proxied: None, tls: false, proven: None };
+        let opened = worker.telemetry.connection(port);
+        let who = Who { peer, proxied: None, meant: None, tls: false, proven: None };
         Self {
             worker,
             port,
@@ -103,7 +130,14 @@ impl Caller {
             who,
             retires: None,
             accepted: Instant::now(),
+            opened,
         }
+    }
+
+    /// From here on the connection is another port's.
+    pub(crate) fn assign(&mut self, port: usize) {
+        self.port = port;
+        self.opened.assign(port);
     }
 
     /// Whether answers should ask the caller to close: the sidecar leaves, or the connection has become too old.

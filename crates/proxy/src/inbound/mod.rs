@@ -8,6 +8,7 @@
 mod caller;
 mod http1;
 mod http2;
+mod intercept;
 mod interval;
 mod opaque;
 mod preamble;
@@ -19,44 +20,55 @@ mod websocket;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use model::{Cause, Failure, PeerAddr};
-use net::{Detected, Io};
-use telemetry::Limit;
+use net::{Buffer, Detected, Guess, Io};
+use telemetry::{Limit, Record};
 
-use crate::config::Protocol;
+use crate::config::{Port, Protocol, Tls};
 use crate::listener::Admitted;
 use crate::supervise;
 use caller::Caller;
+pub(crate) use caller::Who;
+use intercept::First;
 use tls::Begun;
 
 /// Starts serving a connection on its worker.
 pub(crate) fn spawn(admitted: Admitted, tcp: tokio::net::TcpStream, addr: SocketAddr) {
     let (worker, port) = (admitted.worker.clone(), admitted.port);
-    let opened = worker.telemetry.connection(port);
     let caller = Box::new(Caller::new(Rc::clone(&worker), port, Io::from(tcp), PeerAddr::new(addr)));
     supervise::spawn(&worker, port, || async move {
-        let _until_the_end = (admitted, opened);
+        let _until_the_end = admitted;
         serve(caller).await;
     });
 }
 
 /// One connection, whatever it speaks.
 async fn serve(mut caller: Box<Caller>) {
-    let port = caller.worker.port(caller.port);
+    let mut port = caller.worker.port(caller.port);
+    if port.intercepts {
+        port = match intercept::settle(&mut caller, port) {
+            Ok(port) => port,
+            Err(failure) => return refused(&mut caller, failure),
+        };
+    }
     if let Err(failure) = Box::pin(preamble::read_proxy_header(&mut caller, &port)).await {
         caller.worker.telemetry.connection_failed(caller.port, &failure);
         return;
     }
     if port.protocol == Protocol::Tls {
-        return Box::pin(opaque::serve(caller, port)).await;
+        return Box::pin(opaque::serve(caller, port, opaque::Begun::default())).await;
+    }
+    if port.detects {
+        return Box::pin(anything(caller, port)).await;
     }
     let begun = Box::pin(tls::terminate(&mut caller, &port)).await;
     if begun == Begun::Over {
         return;
     }
-    if port.protocol == Protocol::Tcp {
-        return Box::pin(opaque::serve(caller, port)).await;
+    if port.protocol == Protocol::Tcp || begun == Begun::Opaque {
+        return Box::pin(opaque::serve(caller, port, opaque::Begun::default())).await;
     }
     let detected = match begun {
         Begun::Agreed(detected) => Ok(Some(detected)),
@@ -73,6 +85,62 @@ async fn serve(mut caller: Box<Caller>) {
             caller.worker.telemetry.connection_failed(caller.port, &failure);
         }
     }
+}
+
+/// A connection of which nothing is declared: HTTP where its first bytes say so, bytes where they do not.
+async fn anything(mut caller: Box<Caller>, port: Arc<Port>) {
+    let (first, dialled) = match intercept::first(&mut caller, &port).await {
+        Ok(First::Caller(guessed, dialled)) => (guessed, dialled),
+        Ok(First::Called(link, read)) => {
+            let begun = opaque::Begun { called: Some((link, read)), ..Default::default() };
+            return Box::pin(opaque::serve(caller, port, begun)).await;
+        }
+        Ok(First::Over) => return,
+        Err(failure) => return refused(&mut caller, failure),
+    };
+    let ours = first == Guess::Tls && !matches!(port.tls, Tls::Disabled);
+    let spoken = match ours || matches!(port.tls, Tls::Strict { .. } | Tls::Server(_)) {
+        false => first,
+        true => match Box::pin(tls::terminate(&mut caller, &port)).await {
+            Begun::Over => return,
+            Begun::Agreed(Detected::Http1) => Guess::Http1,
+            Begun::Agreed(Detected::Http2) => Guess::Http2,
+            Begun::Opaque => Guess::Opaque,
+            Begun::Open => match intercept::first(&mut caller, &port).await {
+                Ok(First::Caller(guessed, _)) => guessed,
+                Ok(_) => return,
+                Err(failure) => return refused(&mut caller, failure),
+            },
+        },
+    };
+    match spoken {
+        Guess::Http1 => {
+            // Dialled in a silence: the first request takes it.
+            if let Some((to, link)) = dialled {
+                caller.worker.apps.put(to.key(), link, None);
+            }
+            http1::serve(caller).await;
+        }
+        Guess::Http2 => Box::pin(http2::serve(caller, port)).await,
+        Guess::Tls | Guess::Opaque => {
+            let server_name = match spoken {
+                Guess::Tls => intercept::server_name(&mut caller).await,
+                _ => None,
+            };
+            let called = dialled.map(|(_, link)| (link, Buffer::default()));
+            opaque::serve(caller, port, opaque::Begun { server_name, called }).await;
+        }
+    }
+}
+
+/// A connection that is not served gets a line in the log, and a reset.
+fn refused(caller: &mut Caller, failure: Failure) {
+    let client = stages::client_of(&caller.who);
+    let mut record = Record::begin(&caller.worker.telemetry, caller.port, caller.who.peer, client);
+    record.opaque();
+    record.place(&caller.worker.lookup.borrow_mut().place(client.ip));
+    record.fail(&failure);
+    caller.io.reset_on_close();
 }
 
 /// A caller's stream that ended or failed.

@@ -7,7 +7,7 @@ use geo::Resolved;
 use model::{ClientAddr, Direction, Edits, Facts, Failure, FieldName, FieldSet, Head, Permit, Place, Policy};
 use telemetry::Record;
 
-use crate::config::{GeoHeaders, Port, Tls};
+use crate::config::{GeoHeaders, Port, Tls, Upstream};
 use crate::inbound::caller::Who;
 use crate::worker::Worker;
 
@@ -92,7 +92,11 @@ fn admit_outbound(
     let permit = authorize(&port.policy, &facts, record)?;
     edits.remove(OURS);
     tell_trace(head, record, edits);
-    tell_request_id(worker, true, head, record, edits);
+    match port.upstream {
+        // What is not ours goes as it is.
+        Upstream::Meant => note_request_id(head, record),
+        _ => tell_request_id(worker, true, head, record, edits),
+    }
     Ok(permit)
 }
 
@@ -168,6 +172,13 @@ fn tell_request_id(worker: &Worker, believed: bool, head: &Head<'_>, record: &mu
     let id = uuid_v4(worker.random.borrow_mut().u128(..));
     edits.set("x-request-id", |value| value.extend_from_slice(&id));
     record.request_id(&id);
+}
+
+/// A request ID of the app's own making, for the log.
+fn note_request_id(head: &Head<'_>, record: &mut Record) {
+    if let Some(id) = head.x_request_id {
+        record.request_id(id);
+    }
 }
 
 /// `x-client-geo-*` as configured; an absent header says that it is not known.

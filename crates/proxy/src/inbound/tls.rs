@@ -27,6 +27,8 @@ pub(super) enum Begun {
     Open,
     /// What the handshake agreed on.
     Agreed(Detected),
+    /// It agreed on bytes that nobody looks at.
+    Opaque,
     /// The connection is over, and told about.
     Over,
 }
@@ -117,7 +119,11 @@ fn config(worker: &Rc<Worker>, port: &Port) -> Result<Arc<ServerConfig>, Fault> 
     match &port.tls {
         Tls::Server(pair) => Ok(pair.server()),
         _ => {
-            let alpn = if opaque(port) { Alpn::Opaque } else { Alpn::Http };
+            let alpn = match (opaque(port), port.detects) {
+                (true, _) => Alpn::Opaque,
+                (false, true) => Alpn::Any,
+                (false, false) => Alpn::Http,
+            };
             worker.shared.identity.server(alpn).map_err(|e| (TlsFault::OwnIdentity, e.to_string().into()))
         }
     }
@@ -130,6 +136,7 @@ fn proven(caller: &mut Caller, port: &Port) -> Begun {
     let agreed = match session.alpn_protocol() {
         Some(b"h2") => Begun::Agreed(Detected::Http2),
         Some(b"http/1.1") => Begun::Agreed(Detected::Http1),
+        Some(b"outrigger-tcp/1") => Begun::Opaque,
         _ => Begun::Open,
     };
     caller.who.tls = true;

@@ -51,10 +51,14 @@ impl Sidecar {
         let log = std::env::temp_dir().join(name);
         let mut port = Port {
             name: "test".into(),
-            listen: "127.0.0.1:0".parse().unwrap(),
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            intercepts: false,
             direction: model::Direction::Inbound,
             upstream: Upstream::app(vec![app]),
+            splits: Vec::new(),
             protocol: Protocol::Auto,
+            detects: false,
+            server_first: false,
             proxy_protocol: ProxyProtocol::Disabled,
             tls: Tls::Disabled,
             address: geo::AddressPolicy::default(),
@@ -68,10 +72,11 @@ impl Sidecar {
         settings.access_log.output = telemetry::Output::File { path: log.clone(), rotate: None };
         let telemetry = telemetry::Telemetry::start(settings, &["test"]).unwrap();
         let geo = Arc::new(Geo::open(GeoSettings::default()).unwrap());
-        let snapshot = Snapshot { ports: vec![Arc::new(port)] };
+        let snapshot = Snapshot { ports: vec![Arc::new(port)], ..Snapshot::default() };
         let listeners = proxy::bind(&snapshot).unwrap();
-        let addr = listeners[0].local_addr().unwrap();
-        let workers = Workers::start(capacity, snapshot, listeners, telemetry, geo, identity).unwrap();
+        let resolver = net::dns::Resolver::new(net::dns::Settings::default()).unwrap();
+        let addr = listeners[0].1.local_addr().unwrap();
+        let workers = Workers::start(capacity, snapshot, listeners, telemetry, geo, identity, resolver).unwrap();
         Self { addr, workers: Some(workers), log }
     }
 

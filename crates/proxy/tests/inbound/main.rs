@@ -14,5 +14,6 @@ mod leaving;
 mod mutual_tls;
 mod outbound;
 mod policy;
+mod services;
 mod streams;
 mod tls_peers;

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use identity::Expected;
 use model::Direction;
-use proxy::config::{Port, Protocol, Tls, Upstream};
+use proxy::Cluster;
+use proxy::config::{Port, Protocol, Service, Source, Tls, Upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{Sidecar, app, field, mirror};
@@ -18,7 +19,9 @@ fn calls(addr: SocketAddr, expected: &str) -> impl FnOnce(&mut Port) {
     let expected = Expected::OneOf(vec![expected.parse().unwrap()]);
     move |port| {
         port.direction = Direction::Outbound;
-        port.upstream = Upstream { addrs: vec![addr], expected: Some(expected), host: Some("payments.shop".into()) };
+        let mut service = Service::new(Source::Static(vec![addr]));
+        (service.expected, service.host) = (Some(expected), Some("payments.shop".into()));
+        port.upstream = Upstream::Service(Cluster::new(service));
     }
 }
 

@@ -80,7 +80,7 @@ async fn an_identity_opens_what_plaintext_does_not() {
 fn reload(sidecar: &Sidecar, change: impl FnOnce(&mut Port)) {
     let mut port = Port::clone(&sidecar.shared().snapshot.load().ports[0]);
     change(&mut port);
-    sidecar.shared().reload(Snapshot { ports: vec![Arc::new(port)] });
+    sidecar.shared().reload(Snapshot { ports: vec![Arc::new(port)], ..Snapshot::default() });
 }
 
 #[tokio::test]

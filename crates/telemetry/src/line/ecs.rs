@@ -61,6 +61,13 @@ pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, e
             line.text("observer.egress.interface.name", port.as_bytes());
         }
     }
+    if let Some((addr, mtls)) = data.upstream {
+        line.display("destination.ip", Some(addr.ip()));
+        line.number("destination.port", Some(u64::from(addr.port())));
+        line.text("labels.upstream_tls", if mtls { b"mtls" } else { b"disabled" });
+    }
+    line.text("labels.retry_reasons", data.text(Text::RetryReasons));
+    line.display("labels.ejected", data.ejected);
     line.text("error.type", data.cause.map_or("", model::Cause::label).as_bytes());
     line.text("error.message", data.text(Text::Detail));
     line.end();

@@ -64,7 +64,13 @@ pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, e
     }
     line.text("outrigger.port", port.as_bytes());
     line.text("outrigger.app.connection", data.text(Text::App));
+    if let Some((addr, mtls)) = data.upstream {
+        line.display("outrigger.upstream.address", Some(addr));
+        line.text("outrigger.upstream.tls", if mtls { b"mtls" } else { b"disabled" });
+    }
     line.number("outrigger.retries", (data.retries > 0).then_some(u64::from(data.retries)));
+    line.text("outrigger.retry.reasons", data.text(Text::RetryReasons));
+    line.display("outrigger.ejected", data.ejected);
     line.text("error.type", data.cause.map_or("", model::Cause::label).as_bytes());
     line.text("outrigger.error.detail", data.text(Text::Detail));
     line.end();

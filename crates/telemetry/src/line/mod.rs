@@ -28,6 +28,7 @@ pub(crate) enum Text {
     City,
     Organization,
     App,
+    RetryReasons,
     Rule,
     Detail,
 }

@@ -16,6 +16,7 @@ use crate::app::upload::Upload;
 use crate::config::Port;
 use crate::inbound::caller::Caller;
 use crate::inbound::{tunnel, websocket};
+use crate::tries::Tries;
 
 /// Asks the app to switch protocols, and carries bytes both ways once it has.
 pub(super) async fn upgrade(caller: &mut Caller, port: &Port, request: Request, record: &mut Record) -> Next {
@@ -30,8 +31,14 @@ pub(super) async fn upgrade(caller: &mut Caller, port: &Port, request: Request, 
     let key = outgoing.headers_mut().remove(header::SEC_WEBSOCKET_KEY);
     let worker = caller.worker.clone();
     let progress = outgoing.body().progress();
-    let sending = worker.apps.http2.send(&request.permit, &worker, port, outgoing);
-    let sent = match progress.bound(&worker, &port.timeouts, sending).await {
+    let mut tries = match Tries::begin(port, request.target.clone(), false) {
+        Ok(tries) => tries,
+        Err(failure) => return refuse(caller, &failure, record, false, true).await,
+    };
+    let sending = worker.apps.http2.send(&request.permit, &worker, port, &mut tries, outgoing);
+    let sent = progress.bound(&worker, &port.timeouts, sending).await;
+    tries.tell(record);
+    let sent = match sent {
         Ok(sent) => sent,
         Err(failure) => return refuse(caller, &failure, record, false, !request.keep_alive).await,
     };

@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use h1::{Method, ResponseHead};
 use model::{Cause, Failure};
-use net::{Buffer, Io};
+use net::Buffer;
 use telemetry::{Limit, Record};
 use tokio::time::Instant;
 
 use super::pump::{Broken, Pump};
+use crate::app::Link;
 use crate::config::Port;
 use crate::inbound::caller::Caller;
 use crate::inbound::disconnected;
 use crate::inbound::interval::Interval;
+use crate::tries::{Tries, Try};
 
 /// How long a caller that ended its side may still be read from as a caller that waits: some end theirs with the request
 /// (`nc -N`), most are gone.
@@ -26,7 +28,11 @@ pub(super) struct Exchange<'c> {
     pub(super) caller: &'c mut Caller,
     pub(super) port: &'c Port,
     pub(super) record: &'c mut Record,
-    pub(super) app: Io,
+    pub(super) app: Link,
+    pub(super) tries: Tries,
+    pub(super) attempt: Try,
+    /// The request is kept until the answer's head is there: its status may ask for another try.
+    keeps_request: bool,
     /// Bytes from the app, read and not yet understood.
     pub(super) outbox: Buffer,
     pub(super) request: Pump,
@@ -38,6 +44,8 @@ pub(super) struct Exchange<'c> {
     patience: Option<Instant>,
     interval: Interval,
     caller_ended: bool,
+    /// The answer lives long by design: no bound on the whole request holds.
+    pub(super) streams: bool,
 }
 
 /// What the exchange waits for, as far as time is concerned.
@@ -71,7 +79,8 @@ impl<'c> Exchange<'c> {
         caller: &'c mut Caller,
         port: &'c Port,
         record: &'c mut Record,
-        app: Io,
+        (tries, attempt): (Tries, Try),
+        app: Link,
         request: Pump,
         method: Method,
     ) -> Self {
@@ -80,6 +89,9 @@ impl<'c> Exchange<'c> {
             port,
             record,
             app,
+            keeps_request: tries.replayed() > 0,
+            tries,
+            attempt,
             outbox: Buffer::default(),
             request,
             request_broken: false,
@@ -88,6 +100,7 @@ impl<'c> Exchange<'c> {
             patience: None,
             interval: Interval::new(),
             caller_ended: false,
+            streams: false,
         }
     }
 
@@ -120,6 +133,7 @@ impl<'c> Exchange<'c> {
             let nothing = self.outbox.is_empty();
             self.caller.worker.buffers.release(&mut self.outbox);
             match read {
+                Poll::Ready(Ok(n)) if n > 0 && self.keeps_request => {}
                 Poll::Ready(Ok(n)) if n > 0 => self.request.never_rewind(),
                 Poll::Ready(ended) => return Poll::Ready(Err(closed(nothing, &ended))),
                 Poll::Pending => break,
@@ -197,10 +211,14 @@ impl<'c> Exchange<'c> {
                 self.waiting = Some(waiting);
                 self.patience = self.patience(waiting).map(|patience| Instant::now() + patience);
             }
-            let due = self.interval.due();
-            self.caller.deadline.set(Some(self.patience.map_or(due, |patience| patience.min(due))));
+            let bound = self.bound(answer.is_some());
+            let due = [Some(self.interval.due()), self.patience, bound].into_iter().flatten().min();
+            self.caller.deadline.set(due);
             if self.caller.deadline.poll_expired(cx).is_pending() {
                 return Poll::Pending;
+            }
+            if bound.is_some_and(|bound| bound <= Instant::now()) {
+                return Poll::Ready(Failure::new(Cause::AppTimeout, "not answered within the request's timeout"));
             }
             if self.patience.is_some_and(|patience| patience <= Instant::now()) {
                 match waiting {
@@ -212,6 +230,11 @@ impl<'c> Exchange<'c> {
             }
             self.interval.tell(self.record);
         }
+    }
+
+    /// When the try, or the whole request, has taken too long whatever it waits for.
+    fn bound(&self, answered: bool) -> Option<Instant> {
+        if answered { self.tries.deadline().filter(|_| !self.streams) } else { self.attempt.deadline }
     }
 
     fn waiting(&self, answer: Option<&Pump>) -> Waiting {

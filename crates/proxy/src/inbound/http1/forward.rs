@@ -12,6 +12,8 @@ use crate::app::Reuse;
 use crate::config::{Port, Protocol};
 use crate::inbound::caller::Caller;
 use crate::inbound::tunnel;
+use crate::outbound::Route;
+use crate::tries::{Target, Tries, Why};
 use crate::worker::Worker;
 
 /// Informational answers passed on per request; an app that sends more is not going to answer.
@@ -19,6 +21,7 @@ const MAX_INFORMATIONAL: usize = 16;
 
 /// A request ready to be sent: admitted, its head written, its body still with the caller.
 pub(super) struct Request {
+    pub(super) target: Target,
     pub(super) permit: Permit,
     pub(super) method: Method,
     pub(super) version: Version,
@@ -34,12 +37,13 @@ impl Request {
         head: &RequestHead,
         bytes: &[u8],
         edits: &Edits,
-        port: &Port,
+        route: &Route,
         worker: &Worker,
     ) -> Self {
         let mut out = worker.take_memory();
-        heads::write_request(&mut out, head, bytes, edits, port);
+        heads::write_request(&mut out, head, bytes, edits, &route.port);
         Self {
+            target: route.target.clone(),
             permit,
             method: head.method(),
             version: head.version(),
@@ -51,7 +55,7 @@ impl Request {
     }
 
     /// Whether the same request twice is as good as once (RFC 9110, 9.2.2).
-    fn is_idempotent(&self) -> bool {
+    pub(super) fn is_idempotent(&self) -> bool {
         matches!(self.method, Method::Get | Method::Head | Method::Put | Method::Delete | Method::Options)
     }
 }
@@ -66,36 +70,74 @@ pub(super) async fn forward(caller: &mut Caller, port: &Port, request: Request, 
         _ => {}
     }
     let idempotent = request.is_idempotent();
-    let Request { permit, method, version, keep_alive, body, wants_upgrade, head } = request;
+    let Request { target, permit, method, version, keep_alive, body, wants_upgrade, head } = request;
     let worker = caller.worker.clone();
     let limits = h1::Limits { head_bytes: port.limits.head_bytes, fields: port.limits.head_fields };
     let recode = if body == Body::Chunked { Recode::Chunked } else { Recode::Plain };
-    let mut pump = Some(Pump::new(head, body, &limits, recode));
+    let mut tries = match Tries::begin(port, target, idempotent) {
+        Ok(tries) => tries,
+        Err(failure) => return refuse_whole(caller, &failure, record, method, body, keep_alive).await,
+    };
+    let mut pump = Pump::new(head, body, &limits, recode).keeping(tries.replayed());
     let mut reuse = if idempotent { Reuse::Any } else { Reuse::Fresh };
     let mut response = worker.response_heads.take();
     response.reset();
     loop {
-        let taken = match worker.apps.take(&permit, &worker, port, reuse).await {
-            Ok(taken) => taken,
-            Err(failure) => return refuse_whole(caller, &failure, record, method, body, keep_alive).await,
+        let mut attempt = match tries.next(&worker, port).await {
+            Ok(attempt) => attempt,
+            Err(failure) => {
+                tries.tell(record);
+                return refuse_whole(caller, &failure, record, method, body, keep_alive).await;
+            }
         };
+        let taken = match worker.apps.take(&permit, &worker, port, &attempt.to, reuse).await {
+            Ok(taken) => taken,
+            Err(failure) => {
+                if tries.again(&attempt, Why::of(&failure), true) {
+                    drop(attempt);
+                    tries.pause(&worker).await;
+                    continue;
+                }
+                tries.tell(record);
+                return refuse_whole(caller, &failure, record, method, body, keep_alive).await;
+            }
+        };
+        attempt.sending();
         record.app(taken.reused);
-        let Some(sending) = pump.take() else { unreachable!("the pump comes back before the loop does") };
-        let mut exchange = Exchange::new(caller, port, record, taken.io, sending, method);
+        let mut exchange = Exchange::new(caller, port, record, (tries, attempt), taken.link, pump, method);
         let answer = Answer { version, keep_alive, wants_upgrade };
-        match answer.fetch(&mut exchange, &mut response).await {
-            Ok(length) => return answer.give(exchange, response, length).await,
-            Err(NoAnswer::Closed(_)) if taken.reused && idempotent && exchange.request.rewind() => {
-                pump = Some(exchange.request);
-                reuse = Reuse::No;
-                response.reset();
-                record.retried();
+        let fetched = answer.fetch(&mut exchange, &mut response).await;
+        let whole = exchange.request.is_whole();
+        let (failure, why) = match fetched {
+            Ok(length) => {
+                let status = response.status();
+                exchange.tries.answered(&exchange.attempt, status);
+                if !exchange.tries.again(&exchange.attempt, Why::Status(status), whole) {
+                    return answer.give(exchange, response, length).await;
+                }
+                (None, Why::Status(status))
             }
             Err(NoAnswer::Closed(detail)) => {
-                return give_up(exchange, &Failure::new(Cause::AppClosed, detail), keep_alive).await;
+                let why = if taken.reused { Why::Stale } else { Why::Reset };
+                (Some(Failure::new(Cause::AppClosed, detail)), why)
             }
-            Err(NoAnswer::Failed(failure)) => return give_up(exchange, &failure, keep_alive).await,
+            Err(NoAnswer::Failed(failure)) => {
+                let why = Why::of(&failure);
+                (Some(failure), why)
+            }
+        };
+        if let Some(failure) = failure
+            && !exchange.tries.again(&exchange.attempt, why, whole)
+        {
+            return give_up(exchange, &failure, keep_alive).await;
         }
+        let Exchange { tries: after, request, .. } = exchange;
+        (tries, pump) = (after, request);
+        pump.rewind();
+        response.reset();
+        // Where one kept connection had ended meanwhile, another may have.
+        reuse = if matches!(why, Why::Stale) { Reuse::No } else { reuse };
+        tries.pause(&worker).await;
     }
 }
 
@@ -113,7 +155,8 @@ async fn refuse_whole(
 }
 
 /// Answers in the app's stead when it has not answered.
-async fn give_up(exchange: Exchange<'_>, failure: &Failure, keep_alive: bool) -> Next {
+async fn give_up(mut exchange: Exchange<'_>, failure: &Failure, keep_alive: bool) -> Next {
+    exchange.tries.tell(exchange.record);
     let close = !exchange.request.is_read() || !keep_alive;
     refuse(exchange.caller, failure, exchange.record, exchange.method == Method::Head, close).await
 }
@@ -161,6 +204,7 @@ impl Answer {
     async fn give(self, mut exchange: Exchange<'_>, response: ResponseHead, length: usize) -> Next {
         let status = response.status();
         exchange.request.never_rewind();
+        exchange.tries.tell(exchange.record);
         exchange.record.responded(status);
         if status == 101 {
             return self.tunnel(exchange, &response, length).await;
@@ -171,6 +215,7 @@ impl Answer {
         let mut out = worker.take_memory();
         heads::write_response(&mut out, &response, exchange.outbox.filled(), back);
         if heads::is_event_stream(&response, exchange.outbox.filled()) {
+            exchange.streams = true;
             exchange.record.stream("sse");
         }
         exchange.outbox.consume(length);
@@ -193,7 +238,7 @@ impl Answer {
         let request_over = exchange.request.is_read() && !exchange.request.is_blocked() && !exchange.request_broken;
         // Bytes behind the answer belong to no request of ours: that connection is not to be trusted.
         if app_stays && request_over && exchange.outbox.is_empty() {
-            worker.apps.put(&exchange.port.upstream, exchange.app, kept_for);
+            worker.apps.put(exchange.attempt.to.key(), exchange.app, kept_for);
         }
         worker.give_memory(exchange.request.into_memory());
         match (back.close, request_over) {
@@ -217,7 +262,8 @@ impl Answer {
             exchange.record.fail(&failure);
             return Next::Close;
         }
-        let Exchange { caller, mut app, mut outbox, record, .. } = exchange;
+        let Exchange { caller, mut app, mut outbox, record, attempt: _until_the_end, tries: _among_the_open, .. } =
+            exchange;
         tunnel::carry(caller, &mut app, &mut outbox, record, tunnel::for_good).await;
         Next::Close
     }

@@ -36,8 +36,8 @@ pub(super) fn write_request(out: &mut Vec<u8>, request: &RequestHead, bytes: &[u
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
     match request.authority(bytes) {
         // HTTP/1.0 need not name a host, HTTP/1.1 must (RFC 9112, 3.2).
-        "" if port.upstream.host.is_none() => out.extend_from_slice(port.upstream.addrs[0].to_string().as_bytes()),
-        authority => out.extend_from_slice(port.upstream.host(authority).as_bytes()),
+        "" => out.extend_from_slice(port.host(&port.default_host()).as_bytes()),
+        authority => out.extend_from_slice(port.host(authority).as_bytes()),
     }
     out.extend_from_slice(b"\r\n");
     copy_fields(out, request.fields(bytes), |field| match field.role {

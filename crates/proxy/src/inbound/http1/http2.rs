@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use model::{Cause, Failure};
 use telemetry::{Limit, Record};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::forward::Request;
 use super::heads::Return;
@@ -27,6 +27,7 @@ use crate::config::Port;
 use crate::inbound::caller::Caller;
 use crate::inbound::interval::Interval;
 use crate::inbound::{disconnected, is_event_stream};
+use crate::tries::Tries;
 
 /// How long a caller that ended its side may still be waiting for its answer.
 const GRACE: Duration = Duration::from_secs(1);
@@ -34,9 +35,13 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Forwards one request and brings its answer back.
 pub(super) async fn forward(caller: &mut Caller, port: &Port, request: Request, record: &mut Record) -> Next {
     let is_head = request.method == Method::Head;
+    let mut tries = match Tries::begin(port, request.target.clone(), request.is_idempotent()) {
+        Ok(tries) => tries,
+        Err(failure) => return refuse(caller, &failure, record, is_head, true).await,
+    };
     let (frames, slot) = mpsc::channel(1);
     let has_body = !matches!(request.body, Body::Empty | Body::Length(0));
-    let upload = if has_body { Upload::channel(slot) } else { Upload::none() };
+    let upload = if has_body { Upload::channel(slot, tries.replayed()) } else { Upload::none() };
     let progress = upload.progress();
     let outgoing = match outgoing(&request.head, upload) {
         Ok(outgoing) => outgoing,
@@ -54,19 +59,27 @@ pub(super) async fn forward(caller: &mut Caller, port: &Port, request: Request, 
                 never = tell_intervals(&exchange) => never,
             }
         });
-        let sending = worker.apps.http2.send(&request.permit, &worker, port, outgoing);
-        let answered = tokio::select! {
-            answered = progress.bound(&worker, &port.timeouts, sending) => answered,
-            failure = &mut feeding => Err(failure),
+        let answered = {
+            let sending = worker.apps.http2.send(&request.permit, &worker, port, &mut tries, outgoing);
+            tokio::select! {
+                answered = progress.bound(&worker, &port.timeouts, sending) => answered,
+                failure = &mut feeding => Err(failure),
+            }
         };
+        tries.tell(exchange.borrow_mut().1);
         match answered {
             Ok(sent) => {
                 let keep_alive = request.keep_alive && fed.get() && !exchange.borrow().0.is_leaving();
                 let back = returning(&sent.response, request.version, is_head, keep_alive);
                 note(&exchange, &sent);
+                let _until_the_end = sent.guard;
+                let streams = is_stream(&sent.response);
                 let given = tokio::select! {
                     given = give(&exchange, sent.response, back, is_head, port.timeouts.write) => given,
                     failure = &mut feeding => Err(failure),
+                    () = expired(tries.deadline().filter(|_| !streams)) => {
+                        Err(Failure::new(Cause::AppTimeout, "not answered within the request's timeout"))
+                    }
                 };
                 Ok((given, back))
             }
@@ -96,10 +109,7 @@ pub(super) async fn forward(caller: &mut Caller, port: &Port, request: Request, 
 
 pub(super) fn note(exchange: &RefCell<(&mut Caller, &mut Record)>, sent: &Sent) {
     let record = &mut exchange.borrow_mut().1;
-    record.app(sent.reused && !sent.retried);
-    if sent.retried {
-        record.retried();
-    }
+    record.app(sent.reused);
     record.responded(sent.response.status().as_u16());
 }
 
@@ -250,8 +260,7 @@ pub(super) async fn give(
 ) -> Result<(), Failure> {
     let mut out = Vec::with_capacity(1024);
     write_head(&mut out, &response, back, is_head);
-    let content_type = response.headers().get(header::CONTENT_TYPE);
-    if content_type.is_some_and(|value| is_event_stream(value.as_bytes())) {
+    if is_stream(&response) {
         exchange.borrow_mut().1.stream("sse");
     }
     let mut body = response.into_body();
@@ -291,6 +300,18 @@ pub(super) async fn give(
         h1::encode::last_chunk(&mut out, fields.map(|(n, v)| (n.as_str().as_bytes(), v.as_bytes())));
     }
     write(exchange, &mut out, patience).await
+}
+
+fn is_stream(response: &Response<Incoming>) -> bool {
+    response.headers().get(header::CONTENT_TYPE).is_some_and(|value| is_event_stream(value.as_bytes()))
+}
+
+/// Ready once that is past; never where there is no such bound.
+async fn expired(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => pending().await,
+    }
 }
 
 fn write_head(out: &mut Vec<u8>, response: &Response<Incoming>, back: Return, is_head: bool) {

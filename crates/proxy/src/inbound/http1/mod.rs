@@ -5,18 +5,21 @@ mod exchange;
 mod forward;
 mod heads;
 mod http2;
+mod proxy;
 mod pump;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use h1::{ErrorKind, Method, RequestHead};
-use model::{Cause, Failure};
+use model::{Cause, Direction, Failure};
 use telemetry::{Limit, Record};
 use tokio::time::Instant;
 
 use crate::config::Port;
 use crate::inbound::caller::{Awaited, Caller, NoBytes};
 use crate::inbound::{disconnected, refusal, stages};
+use crate::outbound::{self, Route};
 
 /// What becomes of the caller's connection after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,30 +121,63 @@ fn count_limit(caller: &Caller, kind: ErrorKind) {
 
 /// Takes a parsed request through the stages, and forwards it. Synchronous up to the first byte sent, so that the head is
 /// read where it was received.
-async fn request(caller: &mut Caller, port: &Port, head: RequestHead, length: usize, mut record: Record) -> Next {
+async fn request(caller: &mut Caller, port: &Arc<Port>, head: RequestHead, length: usize, mut record: Record) -> Next {
     let worker = caller.worker.clone();
     let admitted = {
         let bytes = caller.inbox.filled();
         let facts = heads::facts(&head, bytes, caller.who.scheme());
         let edits = &mut *worker.edits.borrow_mut();
-        let refused = matches!(head.method(), Method::Connect | Method::Trace);
-        let admitted = stages::admit(&worker, port, &caller.who, &facts, &mut record, edits);
-        match admitted {
-            Ok(_) if refused => Err(Failure::new(Cause::MethodNotAllowed, "")),
-            Ok(permit) => Ok(forward::Request::new(permit, &head, bytes, edits, port, &worker)),
-            Err(failure) => Err(failure),
+        let route = route(caller, port, &head, bytes, &facts);
+        let rules = route.as_ref().map_or(port, |route| &route.port);
+        if let Ok(route) = &route
+            && route.index != caller.port
+        {
+            record.assign(route.index);
         }
+        let admitted = stages::admit(&worker, rules, &caller.who, &facts, &mut record, edits);
+        admitted.and_then(|permit| Ok((permit, route?))).and_then(|(permit, route)| match head.method() {
+            Method::Connect if proxy::is_asked(port, &caller.who) => Ok(Admitted::Connect(route)),
+            Method::Connect | Method::Trace => Err(Failure::new(Cause::MethodNotAllowed, "")),
+            _ => Ok(Admitted::Request(forward::Request::new(permit, &head, bytes, edits, &route, &worker), route.port)),
+        })
     };
     let is_head = head.method() == Method::Head;
     worker.request_heads.give(head);
     caller.inbox.consume(length);
     match admitted {
-        Ok(request) => {
+        Ok(Admitted::Request(request, port)) => {
             worker.buffers.release(&mut caller.inbox);
-            forward::forward(caller, port, request, &mut record).await
+            forward::forward(caller, &port, request, &mut record).await
         }
+        Ok(Admitted::Connect(route)) => Box::pin(proxy::connect(caller, route, &mut record)).await,
         Err(failure) => refuse(caller, &failure, &mut record, is_head, true).await,
     }
+}
+
+/// What becomes of an admitted request.
+enum Admitted {
+    Request(forward::Request, Arc<Port>),
+    /// A tunnel, asked of an HTTP proxy.
+    Connect(Route),
+}
+
+/// Where the request goes.
+fn route(
+    caller: &Caller,
+    port: &Arc<Port>,
+    head: &RequestHead,
+    bytes: &[u8],
+    facts: &model::Head<'_>,
+) -> Result<Route, Failure> {
+    let value = |name: &str| {
+        let mut fields = head.fields(bytes);
+        fields.find(|field| field.name.eq_ignore_ascii_case(name.as_bytes())).map(|field| field.value)
+    };
+    let asks_for_tls = port.direction == Direction::Outbound && head.target(bytes).as_bytes().starts_with(b"https:");
+    if asks_for_tls {
+        return Err(Failure::new(Cause::NotImplemented, "an https URL asked of a proxy: CONNECT to its host instead"));
+    }
+    outbound::of_request(&caller.worker, (port, caller.port), &caller.who, facts.authority, value)
 }
 
 /// Answers in our own name. Without an answer to give, the connection just ends.

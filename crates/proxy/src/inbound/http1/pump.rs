@@ -22,6 +22,8 @@ pub(super) struct Pump {
     moved: bool,
     /// Body bytes carried so far, framing not counted.
     carried: u64,
+    /// Bytes worth keeping for a repetition, beyond those that come with the head.
+    keeps: usize,
 }
 
 /// How the side that receives is told where the body ends.
@@ -57,7 +59,13 @@ impl Pump {
             whole: true,
             moved: false,
             carried: 0,
+            keeps: 0,
         }
+    }
+
+    /// Keeps up to so many bytes of the message, so that it can be repeated.
+    pub(super) fn keeping(self, bytes: usize) -> Self {
+        Self { keeps: bytes, ..self }
     }
 
     /// Carries what can be carried now; ready when the message is over and sent. `inbox` holds what was read from the
@@ -71,7 +79,8 @@ impl Pump {
         scratch: &mut [u8],
     ) -> Poll<Result<(), Broken>> {
         loop {
-            if !inbox.is_empty() && !self.decoder.is_done() && self.unsent.len() < ENOUGH {
+            let enough = if self.whole { ENOUGH.max(self.keeps) } else { ENOUGH };
+            if !inbox.is_empty() && !self.decoder.is_done() && self.unsent.len() < enough {
                 // A message's first bytes go out together with its head, in one write.
                 let used = self.take(inbox.filled()).map_err(Broken::Malformed)?;
                 inbox.consume(used);
@@ -90,6 +99,10 @@ impl Pump {
             self.moved = true;
             if n == 0 {
                 self.end()?;
+                continue;
+            }
+            if self.whole && self.unsent.len() + n <= self.keeps {
+                inbox.extend(&scratch[..n]);
                 continue;
             }
             self.forget();
@@ -187,12 +200,15 @@ impl Pump {
         }
     }
 
-    /// Begins again on another connection, if all that was sent so far is still known.
-    pub(super) fn rewind(&mut self) -> bool {
-        if self.whole {
-            self.sent = 0;
-        }
+    /// Whether all that was sent so far is still known, to be sent again.
+    pub(super) fn is_whole(&self) -> bool {
         self.whole
+    }
+
+    /// Begins again on another connection.
+    pub(super) fn rewind(&mut self) {
+        debug_assert!(self.whole, "rewound without what was sent first");
+        self.sent = 0;
     }
 
     /// The answer has begun: nothing will be repeated, and the memory can go once it is sent.

@@ -17,18 +17,27 @@ use crate::app::Reuse;
 use crate::app::upload::Upload;
 use crate::inbound::tunnel;
 use crate::supervise;
+use crate::tries::Tries;
 
 /// To an app that speaks HTTP/1.1: its `101 Switching Protocols` is the stream's `200`.
 pub(super) async fn to_http1(mut call: Call, mut request: Request<Incoming>, head: Vec<u8>) -> Answered {
     let upgrade = hyper::upgrade::on(&mut request);
     let protocol = protocol_of(&request);
     let worker = call.worker().clone();
-    let taken = match worker.apps.take(&call.permit, &worker, &call.port, Reuse::Fresh).await {
+    let begun = match Tries::begin(&call.port, call.target.clone(), false) {
+        Ok(mut tries) => tries.next(&worker, &call.port).await.map(|attempt| (tries, attempt)),
+        Err(failure) => Err(failure),
+    };
+    let (tries, attempt) = match begun {
+        Ok(begun) => begun,
+        Err(failure) => return Err((failure, call)),
+    };
+    let taken = match worker.apps.take(&call.permit, &worker, &call.port, &attempt.to, Reuse::Fresh).await {
         Ok(taken) => taken,
         Err(failure) => return Err((failure, call)),
     };
     call.record.app(taken.reused);
-    let mut exchange = FromHttp1::new(call, taken.io, upload::Upload::new(head, request));
+    let mut exchange = FromHttp1::new(call, (tries, attempt), taken.link, upload::Upload::new(head, request, 0));
     let (answer, length) = match exchange.answer_head(h1::Method::Get).await {
         Ok(answer) => answer,
         Err(no_answer) => return Err((no_answer.failure, exchange.into_parts().0)),
@@ -39,12 +48,12 @@ pub(super) async fn to_http1(mut call: Call, mut request: Request<Incoming>, hea
     let mut headers = response_headers(&answer, exchange.head_bytes());
     headers.remove(header::SEC_WEBSOCKET_ACCEPT);
     exchange.consume(length);
-    let (call, app, outbox) = exchange.into_parts();
+    let (call, app, outbox, tries) = exchange.into_parts();
     let Some(app) = app else {
         return Err((Failure::new(Cause::AppClosed, "the app closed the connection"), call));
     };
     let early = outbox.filled().to_vec();
-    Ok(switch(call, protocol, headers, upgrade, async move { Some((app, early)) }))
+    Ok(switch((call, tries), protocol, headers, upgrade, async move { Some((app, early)) }))
 }
 
 /// To an app that speaks HTTP/2 and has extended CONNECT enabled: stream to stream.
@@ -56,18 +65,29 @@ pub(super) async fn to_http2(mut call: Call, mut request: Request<Incoming>, hea
     let outgoing = Request::from_parts(parts, Upload::none());
     let progress = outgoing.body().progress();
     let worker = call.worker().clone();
-    let sent = match worker.apps.http2.send(&call.permit, &worker, &call.port, outgoing).await {
+    let mut tries = match Tries::begin(&call.port, call.target.clone(), false) {
+        Ok(tries) => tries,
+        Err(failure) => return Err((failure, call)),
+    };
+    let sent = match worker.apps.http2.send(&call.permit, &worker, &call.port, &mut tries, outgoing).await {
         Ok(sent) => sent,
         Err(failure) => return Err((failure, call)),
     };
     if !sent.response.status().is_success() {
-        return Ok(FromHttp2::respond(call, sent, progress));
+        return Ok(FromHttp2::respond(call, tries, sent, progress));
     }
     call.record.app(sent.reused);
     let mut response = sent.response;
     let headers = std::mem::take(response.headers_mut());
     let app = hyper::upgrade::on(response);
-    Ok(switch(call, protocol, headers, upgrade, async move { Some((TokioIo::new(app.await.ok()?), Vec::new())) }))
+    let guards = (tries, sent.guard);
+    Ok(switch(
+        (call, guards),
+        protocol,
+        headers,
+        upgrade,
+        async move { Some((TokioIo::new(app.await.ok()?), Vec::new())) },
+    ))
 }
 
 fn protocol_of(request: &Request<Incoming>) -> &'static str {
@@ -76,8 +96,8 @@ fn protocol_of(request: &Request<Incoming>) -> &'static str {
 }
 
 /// Answers that the protocol is switched, and carries bytes in a task of its own from then on.
-fn switch<A>(
-    mut call: Call,
+fn switch<A, G: 'static>(
+    (mut call, until_the_end): (Call, G),
     protocol: &'static str,
     headers: HeaderMap,
     upgrade: OnUpgrade,
@@ -90,6 +110,7 @@ where
     call.record.stream(protocol);
     let (worker, port) = (call.worker().clone(), call.stream.connection.port);
     supervise::spawn(&worker.clone(), port, move || async move {
+        let _until_the_end = until_the_end;
         let (Some((mut app, early)), Ok(caller)) = (app.await, upgrade.await) else {
             return call
                 .record

@@ -93,7 +93,7 @@ pub(super) fn write_http1(
         out.extend_from_slice(query.as_bytes());
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    h1::encode::field(&mut out, b"host", port.upstream.host(head.authority).as_bytes());
+    h1::encode::field(&mut out, b"host", port.host(head.authority).as_bytes());
     let headers = request.headers();
     for (name, value) in headers.iter().filter(|(name, _)| stays(name, edits)) {
         if *name != header::COOKIE {

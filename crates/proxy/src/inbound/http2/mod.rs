@@ -22,7 +22,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use model::{Failure, Fault};
+use model::{Cause, Failure, Fault};
 use net::Deadline;
 use telemetry::{Limit, Record};
 use tokio::time::Instant;
@@ -32,6 +32,8 @@ use crate::config::{Port, Protocol};
 use crate::inbound::caller::{Caller, Who};
 use crate::inbound::stages;
 use crate::lifecycle::Phase;
+use crate::outbound;
+use crate::tries::Target;
 use crate::worker::Worker;
 use answer::Answer;
 use stall::Watch;
@@ -183,23 +185,33 @@ async fn handle(stream: Stream, request: Request<Incoming>) -> Result<Response<A
     let admitted = {
         let edits = &mut *worker.edits.borrow_mut();
         heads::facts(&request, &port, connection.who.scheme()).and_then(|head| {
-            let permit = stages::admit(worker, &port, &connection.who, &head, &mut record, edits)?;
+            let value = |name: &str| request.headers().get(name).map(http::HeaderValue::as_bytes);
+            let from = (&port, connection.port);
+            let route = outbound::of_request(worker, from, &connection.who, head.authority, value);
+            let rules = route.as_ref().map_or(&port, |route| &route.port);
+            if let Ok(route) = &route
+                && route.index != connection.port
+            {
+                record.assign(route.index);
+            }
+            let permit = stages::admit(worker, rules, &connection.who, &head, &mut record, edits)?;
             let upgrade = heads::check_method(&request)?;
-            // Between two outriggers a request keeps its version; an app need not speak HTTP/2 but for gRPC.
-            let keeps = head.is_grpc() || port.upstream.expected.is_some();
-            let to_http2 = port.protocol == Protocol::H2c || (port.protocol == Protocol::Auto && keeps);
+            let route = route?;
+            let rules = &route.port;
+            let keeps = head.is_grpc() || rules.keeps_version();
+            let to_http2 = rules.protocol == Protocol::H2c || (rules.protocol == Protocol::Auto && keeps);
             let outgoing = match to_http2 {
                 true => Outgoing::Http2(heads::edited(&request, &head, edits)),
-                false => Outgoing::Http1(heads::write_http1(worker, &request, &head, upgrade, edits, &port)),
+                false => Outgoing::Http1(heads::write_http1(worker, &request, &head, upgrade, edits, rules)),
             };
-            Ok((permit, head.is_grpc(), upgrade.is_some(), outgoing))
+            Ok((permit, route, head.is_grpc(), upgrade.is_some(), outgoing))
         })
     };
-    let (permit, grpc, upgrade, outgoing) = match admitted {
+    let (permit, route, grpc, upgrade, outgoing) = match admitted {
         Ok(admitted) => admitted,
         Err(failure) => return Ok(answer::refuse(&failure, record, is_head, stream)),
     };
-    let call = Call { stream, record, port, permit, grpc };
+    let call = Call { stream, record, port: route.port, target: route.target, permit, grpc };
     let answered = match (outgoing, upgrade) {
         (Outgoing::Http1(head), false) => to_http1::forward(call, request, head).await,
         (Outgoing::Http1(head), true) => connect::to_http1(call, request, head).await,
@@ -222,6 +234,7 @@ struct Call {
     stream: Stream,
     record: Record,
     port: Arc<Port>,
+    target: Target,
     permit: model::Permit,
     grpc: bool,
 }
@@ -234,6 +247,18 @@ impl Call {
 
 /// A failed call keeps its record, so that the answer in the app's stead is logged as one.
 type Answered = Result<Response<Answer>, (Failure, Call)>;
+
+/// Ready once the whole answer has taken too long; wakes the stream no later than that.
+fn poll_bound(cx: &mut Context<'_>, bound: Option<Instant>, deadline: &mut Deadline) -> Poll<Failure> {
+    let Some(bound) = bound else { return Poll::Pending };
+    if bound > Instant::now() {
+        deadline.set(Some(deadline.at().map_or(bound, |at| at.min(bound))));
+        if deadline.poll_expired(cx).is_pending() || bound > Instant::now() {
+            return Poll::Pending;
+        }
+    }
+    Poll::Ready(Failure::new(Cause::AppTimeout, "not answered within the request's timeout"))
+}
 
 /// Whether an answer is an event stream, which lives long by design.
 pub(super) fn is_event_stream(headers: &http::HeaderMap) -> bool {

@@ -11,43 +11,78 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use model::{Cause, Failure};
-use net::{Buffer, Deadline, Io};
+use net::{Buffer, Deadline};
 use telemetry::Limit;
 use tokio::time::Instant;
 
 use super::answer::{Answer, BrokenOff};
 use super::upload::Upload;
 use super::{Answered, Call, Stream};
-use crate::app::Reuse;
+use crate::app::{Link, Reuse};
 use crate::inbound::interval::Interval;
+use crate::tries::{Tries, Try, Why};
 
 /// Forwards a request whose head is written already.
 pub(super) async fn forward(mut call: Call, request: Request<Incoming>, head: Vec<u8>) -> Answered {
     let method = method_of(request.method());
     let idempotent = request.method().is_idempotent();
-    let mut upload = Upload::new(head, request);
+    let mut tries = match Tries::begin(&call.port, call.target.clone(), idempotent) {
+        Ok(tries) => tries,
+        Err(failure) => return Err((failure, call)),
+    };
+    let mut upload = Upload::new(head, request, tries.replayed());
     let mut reuse = if idempotent { Reuse::Any } else { Reuse::Fresh };
     loop {
         let worker = call.worker().clone();
-        let taken = match worker.apps.take(&call.permit, &worker, &call.port, reuse).await {
-            Ok(taken) => taken,
-            Err(failure) => return Err((failure, call)),
+        let mut attempt = match tries.next(&worker, &call.port).await {
+            Ok(attempt) => attempt,
+            Err(failure) => return Err(told(failure, tries, call)),
         };
-        call.record.app(taken.reused);
-        let mut exchange = FromHttp1::new(call, taken.io, upload);
-        match exchange.answer_head(method).await {
-            Ok(response) => return Ok(exchange.into_response(response)),
-            Err(NoAnswer { failure, closed }) => {
-                let repeat = closed && taken.reused && idempotent && exchange.upload.rewind();
-                (call, upload) = (exchange.call, exchange.upload);
-                if !repeat {
-                    return Err((failure, call));
-                }
-                call.record.retried();
-                reuse = Reuse::No;
+        let taken = match worker.apps.take(&call.permit, &worker, &call.port, &attempt.to, reuse).await {
+            Ok(taken) => taken,
+            Err(failure) if tries.again(&attempt, Why::of(&failure), true) => {
+                drop(attempt);
+                tries.pause(&worker).await;
+                continue;
             }
+            Err(failure) => return Err(told(failure, tries, call)),
+        };
+        attempt.sending();
+        call.record.app(taken.reused);
+        let mut exchange = FromHttp1::new(call, (tries, attempt), taken.link, upload);
+        let answered = exchange.answer_head(method).await;
+        let whole = exchange.upload.is_whole();
+        let (failure, why) = match answered {
+            Ok(response) => {
+                let status = response.0.status();
+                exchange.tries.answered(&exchange.attempt, status);
+                if !exchange.tries.again(&exchange.attempt, Why::Status(status), whole) {
+                    exchange.tries.tell(&mut exchange.call.record);
+                    return Ok(exchange.into_response(response));
+                }
+                (None, Why::Status(status))
+            }
+            Err(NoAnswer { failure, closed }) => {
+                let why = if closed && taken.reused { Why::Stale } else { Why::of(&failure) };
+                (Some(failure), why)
+            }
+        };
+        let refused = failure.filter(|_| !exchange.tries.again(&exchange.attempt, why, whole));
+        (call, tries, upload) = (exchange.call, exchange.tries, exchange.upload);
+        if let Some(failure) = refused {
+            return Err(told(failure, tries, call));
         }
+        upload.rewind();
+        reuse = if why == Why::Stale { Reuse::No } else { reuse };
+        drop((exchange.attempt, exchange.app));
+        tries.pause(&worker).await;
     }
+}
+
+/// A call that failed, its record told of all tries.
+fn told(failure: Failure, mut tries: Tries, mut call: Call) -> (Failure, Call) {
+    tries.tell(&mut call.record);
+    (failure, call)
 }
 
 fn method_of(method: &Method) -> h1::Method {
@@ -68,7 +103,9 @@ pub(super) struct NoAnswer {
 /// An answer from the app, and the connection it comes on.
 pub(super) struct FromHttp1 {
     call: Call,
-    app: Option<Io>,
+    tries: Tries,
+    attempt: Try,
+    app: Option<Link>,
     outbox: Buffer,
     upload: Upload,
     upload_state: UploadState,
@@ -78,6 +115,8 @@ pub(super) struct FromHttp1 {
     keep_alive: Option<u32>,
     deadline: Deadline,
     interval: Interval,
+    /// When the whole answer has taken too long.
+    bound: Option<Instant>,
     over: bool,
 }
 
@@ -90,9 +129,11 @@ enum UploadState {
 }
 
 impl FromHttp1 {
-    pub(super) fn new(call: Call, app: Io, upload: Upload) -> Self {
+    pub(super) fn new(call: Call, (tries, attempt): (Tries, Try), app: Link, upload: Upload) -> Self {
         Self {
             call,
+            tries,
+            attempt,
             app: Some(app),
             outbox: Buffer::default(),
             upload,
@@ -103,6 +144,7 @@ impl FromHttp1 {
             keep_alive: None,
             deadline: Deadline::new(),
             interval: Interval::new(),
+            bound: None,
             over: false,
         }
     }
@@ -155,7 +197,14 @@ impl FromHttp1 {
                 Poll::Pending => break,
             }
         }
+        if let Some(bound) = self.attempt.deadline {
+            let due = self.deadline.at().map_or(bound, |at| at.min(bound));
+            self.deadline.set(Some(due));
+        }
         match self.deadline.poll_expired(cx) {
+            Poll::Ready(()) if self.attempt.deadline.is_some_and(|bound| bound <= Instant::now()) => {
+                fail(Cause::AppTimeout, "no answer within the timeout of a try")
+            }
             Poll::Ready(()) if self.upload_state == UploadState::Going => {
                 self.call.worker().telemetry.limit_hit(Limit::Body);
                 fail(Cause::RequestTimeout, "the request body stalled")
@@ -194,8 +243,8 @@ impl FromHttp1 {
     }
 
     /// What an upgraded connection needs: the call, the socket, and what was read from it.
-    pub(super) fn into_parts(self) -> (Call, Option<Io>, Buffer) {
-        (self.call, self.app, self.outbox)
+    pub(super) fn into_parts(self) -> (Call, Option<Link>, Buffer, (Tries, Try)) {
+        (self.call, self.app, self.outbox, (self.tries, self.attempt))
     }
 
     /// Drops an answer's head from what was read.
@@ -225,7 +274,9 @@ impl FromHttp1 {
         self.keep_alive = head.keep_alive_timeout();
         self.call.record.responded(head.status());
         self.call.worker().response_heads.give(head);
+        self.bound = self.tries.deadline().filter(|_| !self.call.grpc);
         if super::is_event_stream(response.headers()) {
+            self.bound = None;
             self.call.record.stream("sse");
         }
         let over = decoder.is_done();
@@ -256,7 +307,10 @@ impl FromHttp1 {
             match self.poll_read_body(cx) {
                 Poll::Pending => {
                     self.interval.poll(cx, &mut self.deadline, &mut self.call.record);
-                    return Poll::Pending;
+                    return match super::poll_bound(cx, self.bound, &mut self.deadline) {
+                        Poll::Ready(failure) => self.broken(failure),
+                        Poll::Pending => Poll::Pending,
+                    };
                 }
                 Poll::Ready(true) => {}
                 Poll::Ready(false) => {
@@ -329,7 +383,7 @@ impl FromHttp1 {
         self.call.record.finished();
         let clean = self.reusable && self.outbox.is_empty() && self.upload_state == UploadState::Done;
         if let Some(app) = self.app.take().filter(|_| clean) {
-            self.call.worker().apps.put(&self.call.port.upstream, app, self.keep_alive);
+            self.call.worker().apps.put(self.attempt.to.key(), app, self.keep_alive);
         }
         let memory = self.upload.take_memory();
         self.call.worker().give_memory(memory);

@@ -13,29 +13,42 @@ use net::Deadline;
 
 use super::answer::{Answer, BrokenOff};
 use super::{Answered, Call, Stream};
-use crate::app::http2::Sent;
+use tokio::time::Instant;
+
+use crate::app::http2::{Guard, Sent};
 use crate::app::upload::{Progress, Upload};
 use crate::inbound::interval::Interval;
+use crate::tries::Tries;
 
 /// Forwards a request whose fields are edited already.
 pub(super) async fn forward(mut call: Call, request: Request<Incoming>, headers: HeaderMap) -> Answered {
     let (mut parts, body) = request.into_parts();
     parts.headers = headers;
     parts.version = http::Version::HTTP_2;
-    if let Some(host) = &call.port.upstream.host {
-        parts.uri = with_host(parts.uri, host);
+    if let Some(authority) = parts.uri.authority() {
+        let host = call.port.host(authority.as_str());
+        if host != authority.as_str() {
+            parts.uri = with_host(&parts.uri, host);
+        }
     }
-    let upload = if body.is_end_stream() { Upload::none() } else { Upload::caller(body) };
+    let idempotent = parts.method.is_idempotent();
+    let mut tries = match Tries::begin(&call.port, call.target.clone(), idempotent) {
+        Ok(tries) => tries,
+        Err(failure) => return Err((failure, call)),
+    };
+    let upload = if body.is_end_stream() { Upload::none() } else { Upload::caller(body, tries.replayed()) };
     let progress = upload.progress();
     let worker = call.worker().clone();
-    let sending = worker.apps.http2.send(&call.permit, &worker, &call.port, Request::from_parts(parts, upload));
+    let request = Request::from_parts(parts, upload);
+    let sending = worker.apps.http2.send(&call.permit, &worker, &call.port, &mut tries, request);
     // A gRPC answer may begin with its first message, minutes from now.
     let sent = match call.grpc {
         true => sending.await,
         false => progress.bound(&worker, &call.port.timeouts, sending).await,
     };
+    tries.tell(&mut call.record);
     match sent {
-        Ok(sent) => Ok(FromHttp2::respond(call, sent, progress)),
+        Ok(sent) => Ok(FromHttp2::respond(call, tries, sent, progress)),
         Err(failure) => {
             call.record.received(progress.take_bytes());
             Err((failure, call))
@@ -44,11 +57,11 @@ pub(super) async fn forward(mut call: Call, request: Request<Incoming>, headers:
 }
 
 /// The same target at another host.
-fn with_host(uri: http::Uri, host: &str) -> http::Uri {
+fn with_host(uri: &http::Uri, host: &str) -> http::Uri {
     let mut parts = uri.clone().into_parts();
     parts.authority = host.parse().ok();
     parts.scheme.get_or_insert(http::uri::Scheme::HTTP);
-    http::Uri::from_parts(parts).unwrap_or(uri)
+    http::Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
 }
 
 /// An answer from the app, passed on frame by frame.
@@ -58,33 +71,50 @@ pub(super) struct FromHttp2 {
     request: Rc<Progress>,
     deadline: Deadline,
     interval: Interval,
+    /// When the whole answer has taken too long.
+    bound: Option<Instant>,
     over: bool,
+    _until_the_end: (Tries, Guard),
 }
 
 impl FromHttp2 {
     /// The answer as hyper sends it, with the rest of it behind.
-    pub(super) fn respond(mut call: Call, sent: Sent, request: Rc<Progress>) -> Response<Answer> {
-        let Sent { response, reused, retried } = sent;
-        call.record.app(reused && !retried);
-        if retried {
-            call.record.retried();
-        }
+    pub(super) fn respond(mut call: Call, tries: Tries, sent: Sent, request: Rc<Progress>) -> Response<Answer> {
+        let Sent { response, reused, guard } = sent;
+        call.record.app(reused);
         call.record.responded(response.status().as_u16());
+        let mut bound = tries.deadline().filter(|_| !call.grpc);
         if super::is_event_stream(response.headers()) {
+            bound = None;
             call.record.stream("sse");
         }
         if response.body().is_end_stream() {
             call.record.finished();
         }
         let (deadline, interval) = (Deadline::new(), Interval::new());
-        response.map(|body| Answer::Http2(Box::new(Self { body, call, request, deadline, interval, over: false })))
+        let _until_the_end = (tries, guard);
+        response.map(|body| {
+            Answer::Http2(Box::new(Self {
+                body,
+                call,
+                request,
+                deadline,
+                interval,
+                bound,
+                over: false,
+                _until_the_end,
+            }))
+        })
     }
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
             self.call.record.received(self.request.take_bytes());
             self.interval.poll(cx, &mut self.deadline, &mut self.call.record);
-            return Poll::Pending;
+            return super::poll_bound(cx, self.bound, &mut self.deadline).map(|failure| {
+                self.call.record.fail(&failure);
+                Some(Err(BrokenOff(failure.cause)))
+            });
         };
         match frame {
             Some(Ok(frame)) => {

@@ -18,24 +18,33 @@ pub(super) struct Upload {
     chunked: bool,
     unsent: Vec<u8>,
     sent: usize,
-    /// Nothing but the head was taken from the caller: it can be sent again.
-    only_head: bool,
+    /// Bytes worth keeping, beyond the head's, so that the request can be sent again.
+    keeps: usize,
+    head: usize,
+    /// All that was sent so far is still in `unsent`.
+    whole: bool,
     moved: bool,
     over: bool,
 }
 
 impl Upload {
-    pub(super) fn new(head: Vec<u8>, request: Request<Incoming>) -> Self {
+    pub(super) fn new(head: Vec<u8>, request: Request<Incoming>, keeps: usize) -> Self {
         let chunked =
             !request.headers().contains_key(http::header::CONTENT_LENGTH) && request.method() != Method::CONNECT;
         let body = request.into_body();
         let over = body.is_end_stream();
-        Self { body, chunked, unsent: head, sent: 0, only_head: true, moved: true, over }
+        Self { body, chunked, keeps, head: head.len(), unsent: head, sent: 0, whole: true, moved: true, over }
     }
 
-    pub(super) fn rewind(&mut self) -> bool {
+    /// Whether all that was sent so far is still known, to be sent again.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Begins again on another connection.
+    pub(super) fn rewind(&mut self) {
+        debug_assert!(self.whole, "rewound without what was sent first");
         self.sent = 0;
-        self.only_head
     }
 
     /// Takes frames from the caller and writes them to the app, as far as both go; ready when all is sent.
@@ -58,7 +67,9 @@ impl Upload {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(frame) => frame,
             };
-            if std::mem::take(&mut self.only_head) || self.sent == self.unsent.len() {
+            let more = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
+            self.whole &= self.keeps > 0 && self.unsent.len() - self.head + more <= self.keeps;
+            if !self.whole {
                 self.unsent.clear();
                 self.sent = 0;
             }

@@ -1,0 +1,74 @@
+//! What `outrigger check` finds where connections are redirected: whether rules, user and listeners fit together.
+
+use redirect::{Netfilter, Rules, Settings};
+
+/// What does not fit, each with what to do.
+pub(crate) fn problems(settings: &Settings) -> Vec<String> {
+    let mut problems = rules(settings);
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
+    problems.extend(listeners(settings, &tables.concat()));
+    problems
+}
+
+fn rules(settings: &Settings) -> Vec<String> {
+    let findings = Rules::new(settings)
+        .map_err(|e| e.to_string())
+        .and_then(|rules| Netfilter::find().and_then(|netfilter| netfilter.verify(&rules)).map_err(|e| e.to_string()));
+    match findings {
+        Ok(findings) => findings
+            .iter()
+            .map(|finding| format!("interception: {finding}; `outrigger init` puts the rules in place anew"))
+            .collect(),
+        Err(e) => vec![format!("interception: cannot tell whether the rules are in place: {e}")],
+    }
+}
+
+/// Who listens where redirected connections arrive, by the kernel's table of sockets.
+fn listeners(settings: &Settings, tables: &str) -> Vec<String> {
+    const LISTENS: &str = "0A";
+    let listeners: Vec<(u16, u32)> = tables
+        .lines()
+        .filter_map(|line| {
+            let mut columns = line.split_whitespace();
+            let port = columns.nth(1)?.rsplit_once(':').and_then(|(_, port)| u16::from_str_radix(port, 16).ok())?;
+            let listens = columns.nth(1)? == LISTENS;
+            let uid = columns.nth(3)?.parse().ok()?;
+            listens.then_some((port, uid))
+        })
+        .collect();
+    [settings.inbound_port, settings.outbound_port]
+        .iter()
+        .filter_map(|port| match listeners.iter().find(|(listens, _)| listens == port) {
+            None => Some(format!("interception: nobody listens on port {port}, where connections are redirected: is the outrigger running?")),
+            Some((_, uid)) if *uid != settings.proxy_uid => Some(format!(
+                "interception: user {uid} listens on port {port}, and the rules leave user {} alone: what the outrigger itself \
+                 calls would come back to it; run it as that user, or set interception.uid",
+                settings.proxy_uid
+            )),
+            Some(_) => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLES: &str = "\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:17FC 00000000:0000 0A 00000000:00000000 00:00000000 00000000  6102        0 1 1 0 100 0 0 10 0
+   1: 0100007F:17FC 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
+  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000000000000000000000000000:17FF 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000  6102        0 1 1 0 100 0 0 10 0
+";
+
+    #[test]
+    fn whoever_listens_must_be_whom_the_rules_leave_alone() {
+        let settings = Settings::default();
+        assert_eq!(listeners(&settings, TABLES), Vec::<String>::new());
+        let other = TABLES.replace("6102", "   0");
+        assert!(listeners(&settings, &other).iter().all(|problem| problem.contains("user 0 listens")));
+        assert_eq!(listeners(&settings, &other).len(), 2);
+        assert!(listeners(&settings, "").iter().all(|problem| problem.contains("nobody listens")));
+    }
+}

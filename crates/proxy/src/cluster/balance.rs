@@ -1,0 +1,128 @@
+//! Which endpoint a request goes to: the cheaper of two drawn at random, by expected answer time and work under way.
+
+use std::time::Duration;
+
+use super::endpoint::Endpoint;
+
+/// Draws until one is fit to be asked, before all are looked at in turn.
+const DRAWS: usize = 4;
+
+/// Picks one of these, at constant cost while most are fit: none of `tried` and none that is ejected, as long as there is
+/// another; then one that was not tried, then any. None only where there is none.
+pub(crate) fn pick<'e, E: AsRef<Endpoint>>(
+    endpoints: &'e [E],
+    tried: &[std::net::SocketAddr],
+    now: Duration,
+    random: &mut fastrand::Rng,
+) -> Option<&'e E> {
+    let untried = |e: &E| !tried.contains(&e.as_ref().addr);
+    two_choices(endpoints, now, random, |e| untried(e) && e.as_ref().is_available(now))
+        .or_else(|| two_choices(endpoints, now, random, untried))
+        .or_else(|| two_choices(endpoints, now, random, |_| true))
+}
+
+fn two_choices<'e, E: AsRef<Endpoint>>(
+    endpoints: &'e [E],
+    now: Duration,
+    random: &mut fastrand::Rng,
+    fit: impl Fn(&E) -> bool,
+) -> Option<&'e E> {
+    let first = draw(endpoints, random, |_, e| fit(e))?;
+    let Some(second) = draw(endpoints, random, |i, e| i != first && fit(e)) else { return Some(&endpoints[first]) };
+    let [a, b] = [first, second].map(|i| endpoints[i].as_ref());
+    Some(&endpoints[if is_better(b, a, now) { second } else { first }])
+}
+
+/// Costs that differ by less than this factor are alike: noise is not to send everything to one of two equals.
+const ALIKE: f64 = 2.0;
+
+fn is_better(one: &Endpoint, other: &Endpoint, now: Duration) -> bool {
+    let (cost, others) = (one.cost(now), other.cost(now));
+    if cost * ALIKE < others {
+        return true;
+    }
+    others * ALIKE >= cost && one.load() < other.load()
+}
+
+/// One at random that fits.
+fn draw<E>(endpoints: &[E], random: &mut fastrand::Rng, fit: impl Fn(usize, &E) -> bool) -> Option<usize> {
+    if endpoints.is_empty() {
+        return None;
+    }
+    let drawn = (0..DRAWS).map(|_| random.usize(..endpoints.len())).find(|&i| fit(i, &endpoints[i]));
+    drawn.or_else(|| {
+        let from = random.usize(..endpoints.len());
+        (from..endpoints.len()).chain(0..from).find(|&i| fit(i, &endpoints[i]))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+
+    use super::super::settings::Outliers;
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(100);
+
+    fn endpoints(n: u8) -> Vec<Arc<Endpoint>> {
+        let addr = |i| SocketAddr::from(([192, 0, 2, i], 80));
+        let list: Vec<_> = (0..n).map(|i| Arc::new(Endpoint::new(addr(i)))).collect();
+        list.iter().for_each(|e| e.succeeded(Duration::from_millis(1), NOW));
+        list
+    }
+
+    fn eject(endpoint: &Endpoint) {
+        let outliers = Outliers { consecutive: 1, ..Outliers::default() };
+        assert!(endpoint.failed(Duration::ZERO, NOW, &outliers, || true));
+    }
+
+    /// How many of a thousand picks each gets.
+    fn picks(list: &[Arc<Endpoint>], tried: &[SocketAddr]) -> HashMap<SocketAddr, usize> {
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut picks = HashMap::new();
+        for _ in 0..1000 {
+            *picks.entry(pick(list, tried, NOW, &mut random).unwrap().addr).or_default() += 1;
+        }
+        picks
+    }
+
+    #[test]
+    fn alike_endpoints_get_alike_shares() {
+        let list = endpoints(10);
+        let picks = picks(&list, &[]);
+        assert!(picks.len() == 10 && picks.values().all(|n| (50..160).contains(n)), "{picks:?}");
+    }
+
+    #[test]
+    fn the_slow_and_the_busy_get_less_and_the_ejected_and_the_tried_nothing() {
+        let list = endpoints(4);
+        list[0].succeeded(Duration::from_millis(100), NOW);
+        (0..20).for_each(|_| list[1].begin(NOW));
+        let seen = picks(&list, &[]);
+        assert!(seen[&list[2].addr] > 350 && seen[&list[3].addr] > 350, "{seen:?}");
+        eject(&list[2]);
+        let seen = picks(&list, &[list[3].addr]);
+        assert!(!seen.contains_key(&list[2].addr) && !seen.contains_key(&list[3].addr), "{seen:?}");
+    }
+
+    #[test]
+    fn where_none_is_fit_an_untried_one_is_asked_all_the_same_and_then_any() {
+        let list = endpoints(3);
+        list.iter().for_each(|e| eject(e));
+        assert_eq!(picks(&list, &[list[0].addr, list[1].addr]).len(), 1);
+        assert_eq!(picks(&list, &list.iter().map(|e| e.addr).collect::<Vec<_>>()).len(), 3);
+        assert!(pick::<Arc<Endpoint>>(&[], &[], NOW, &mut fastrand::Rng::new()).is_none());
+    }
+
+    #[test]
+    fn what_nothing_is_known_of_is_asked_once_and_then_waited_for() {
+        let mut list = endpoints(2);
+        list.push(Arc::new(Endpoint::new("192.0.2.99:80".parse().unwrap())));
+        assert!(picks(&list, &[])[&list[2].addr] > 500);
+        list[2].begin(NOW);
+        assert!(!picks(&list, &[]).contains_key(&list[2].addr));
+    }
+}

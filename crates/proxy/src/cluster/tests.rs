@@ -1,0 +1,72 @@
+use super::*;
+
+fn addrs(n: u16) -> Vec<SocketAddr> {
+    (0..n).map(|i| SocketAddr::from(([192, 0, (i >> 8) as u8, i as u8], 80))).collect()
+}
+
+fn cluster(n: u16, change: impl FnOnce(&mut Service)) -> Arc<Cluster> {
+    let mut settings = Service::new(Source::Static(addrs(n)));
+    change(&mut settings);
+    Cluster::new(settings)
+}
+
+#[test]
+fn bounds_are_given_back() {
+    let cluster = cluster(1, |s| s.breaker = Breaker { connections: 1, pending: 1, requests: 2 });
+    let first = cluster.enter().unwrap();
+    let _second = cluster.enter().unwrap();
+    assert_eq!(cluster.enter().unwrap_err().cause, Cause::CircuitBreaker);
+    drop(first);
+    let _third = cluster.enter().unwrap();
+    let _connection = cluster.connection().unwrap();
+    assert!(cluster.connection().is_err() && cluster.wait().is_ok());
+    assert_eq!(cluster.state().refused, [("connections", 1), ("pending", 0), ("requests", 1)]);
+}
+
+#[test]
+fn as_many_are_ejected_as_the_share_allows_and_never_all() {
+    for (endpoints, share, ejected) in [(3, 0.67, 2), (3, 0.5, 1), (1, 1.0, 0), (10, 1.0, 9), (10, 0.3, 3), (2, 0.1, 0)]
+    {
+        let cluster = cluster(endpoints, |s| s.outliers.max_ejected = share);
+        let outliers = Outliers { consecutive: 1, ..Outliers::default() };
+        for endpoint in &cluster.endpoints.load().used {
+            endpoint.failed(Duration::ZERO, cluster.now(), &outliers, || cluster.may_eject());
+        }
+        let out = cluster.state().endpoints.iter().filter(|e| e.state == "ejected").count();
+        assert_eq!(out, ejected, "{endpoints} endpoints, {share}");
+    }
+}
+
+#[test]
+fn what_stays_keeps_its_state_and_what_goes_is_gone() {
+    let cluster = cluster(3, |_| {});
+    cluster.endpoints.load().used[1].succeeded(Duration::from_millis(5), cluster.now());
+    let known = cluster.endpoints.load().used[1].addr;
+    cluster.set_endpoints(&[known, "192.0.2.77:80".parse().unwrap()]);
+    let state = cluster.state();
+    assert_eq!((state.endpoints.len(), state.known), (2, 2));
+    assert!(state.endpoints.iter().all(|e| e.expected.is_some() == (e.addr == known)));
+}
+
+#[test]
+fn a_subset_is_stable_and_changes_little() {
+    let all = addrs(10_000);
+    let chosen = subset(&all, 200);
+    assert_eq!(chosen.len(), 200);
+    assert_eq!(chosen, subset(&all, 200));
+    let without: Vec<_> = all.iter().copied().filter(|addr| *addr != chosen[0]).collect();
+    let again = subset(&without, 200);
+    assert_eq!(chosen.iter().filter(|addr| again.contains(addr)).count(), 199);
+    assert_eq!(subset(&addrs(3), 200).len(), 3);
+}
+
+#[test]
+fn a_name_that_leads_to_one_address_is_unbalanced_and_a_single_static_one_is_meant_so() {
+    let cluster = Cluster::new(Service::new(Source::Dns { name: "a".into(), port: 80 }));
+    assert!(!cluster.state().unbalanced);
+    cluster.set_endpoints(&addrs(1));
+    assert!(cluster.state().unbalanced);
+    cluster.set_endpoints(&addrs(2));
+    assert!(!cluster.state().unbalanced);
+    assert!(!self::cluster(1, |_| {}).state().unbalanced);
+}

@@ -1,0 +1,269 @@
+//! Redirected connections: whom they were meant for, and what they carry where nothing is declared.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use identity::Alpn;
+use model::{Cause, Direction, Failure};
+use net::{Buffer, Guess, guess};
+use telemetry::Limit;
+use tokio::time::Instant;
+
+use crate::app::{self, Link};
+use crate::config::{Port, Tls, Upstream};
+use crate::inbound::caller::Caller;
+use crate::inbound::{disconnected, opaque};
+use crate::lifecycle::Phase;
+use crate::outbound::{self, Unmatched, is_link_local};
+use crate::tries::{Destination, Target};
+use crate::worker::Worker;
+
+/// Notes whom a connection was meant for, and finds the port by whose rules it is served.
+///
+/// # Errors
+/// It may not come this way, or is one of our own that came back.
+pub(super) fn settle(caller: &mut Caller, port: Arc<Port>) -> Result<Arc<Port>, Failure> {
+    let snapshot = caller.worker.snapshot();
+    let routes = &snapshot.routes;
+    let here = caller.io.local_addr().map_err(|e| disconnected(&e))?;
+    let here = std::net::SocketAddr::new(model::canonical_ip(here.ip()), here.port());
+    let meant = caller.io.original_dst().filter(|meant| *meant != here);
+    let denied = |detail: String| Err(Failure::new(Cause::DestinationDenied, detail));
+    let Some(meant) = meant else {
+        return match port.direction {
+            // Called at the listener itself: as a proxy, or with a host that says who is meant.
+            Direction::Outbound if caller.who.peer.ip().is_loopback() => Ok(port),
+            Direction::Outbound => denied(format!("{} is not of this pod", caller.who.peer)),
+            Direction::Inbound => denied("called at the outrigger's port, not redirected there from the app's".into()),
+        };
+    };
+    if routes.own_ports.contains(&meant.port()) && (port.direction == Direction::Inbound || net::is_local(meant.ip())) {
+        return Err(Failure::new(Cause::Loop, format!("{meant} is the outrigger itself")));
+    }
+    if port.direction == Direction::Inbound && is_link_local(meant.ip()) {
+        return denied(format!("{meant} is link-local"));
+    }
+    caller.who.meant = Some(meant);
+    outbound::check_loop(&caller.worker, &caller.who)?;
+    match routes.app_ports.get(&meant.port()).filter(|_| port.direction == Direction::Inbound) {
+        Some(&index) => {
+            caller.assign(index);
+            Ok(snapshot.ports[index].clone())
+        }
+        None => Ok(port),
+    }
+}
+
+/// Who spoke first, and what.
+pub(super) enum First {
+    /// The caller: its bytes are in the inbox. Whoever it calls may have been dialled meanwhile.
+    Caller(Guess, Option<(Destination, Link)>),
+    /// Whoever is called: the connection, and what was read from it.
+    Called(Link, Buffer),
+    /// The connection is over, without a byte from anybody.
+    Over,
+}
+
+/// How long a caller may be silent before whoever it calls is dialled, for servers that speak first.
+const SILENCE: Duration = Duration::from_millis(2);
+/// How long a caller of the app's own may leave open what it speaks: then it is nothing known.
+const UNDECIDED: Duration = Duration::from_secs(1);
+
+/// Waits until somebody speaks. Where the caller does not, and whoever is called may be the one to begin, dials it.
+///
+/// # Errors
+/// The connection failed, or what the caller speaks did not become clear in time.
+pub(super) async fn first(caller: &mut Caller, port: &Arc<Port>) -> Result<First, Failure> {
+    let mut dialled = None;
+    if caller.inbox.is_empty() {
+        let to = may_begin(caller, port);
+        let mut waiting = Waiting { dialling: None, called: None, to, since: Instant::now(), port: port.clone() };
+        match poll_fn(|cx| waiting.poll(cx, caller)).await? {
+            Spoke::Caller => {}
+            Spoke::Called(link, bytes) => {
+                caller.worker.telemetry.detected("server_first");
+                return Ok(First::Called(link, bytes));
+            }
+            Spoke::Nobody => return Ok(First::Over),
+        }
+        dialled = waiting.to.zip(waiting.called.map(|(link, _)| link));
+    }
+    let guessed = undecided(caller, port).await?;
+    caller.worker.telemetry.detected(match guessed {
+        Guess::Http1 => "http1",
+        Guess::Http2 => "http2",
+        Guess::Tls => "tls",
+        Guess::Opaque => "opaque",
+    });
+    Ok(First::Caller(guessed, dialled))
+}
+
+/// Reads until it is clear what the caller speaks.
+async fn undecided(caller: &mut Caller, port: &Port) -> Result<Guess, Failure> {
+    let outbound = port.direction == Direction::Outbound;
+    let patience = if outbound { UNDECIDED } else { port.timeouts.head };
+    caller.deadline.set(Some(Instant::now() + patience));
+    loop {
+        if let Some(guessed) = guess(caller.inbox.filled()) {
+            return Ok(guessed);
+        }
+        let read = poll_fn(|cx| match caller.poll_fill(cx) {
+            Poll::Ready(read) => Poll::Ready(Some(read)),
+            Poll::Pending => caller.deadline.poll_expired(cx).map(|()| None),
+        });
+        match read.await {
+            Some(Ok(n)) if n > 0 => {}
+            // Whatever it was, it is all there is: bytes, to be carried as such.
+            Some(Ok(_)) => return Ok(Guess::Opaque),
+            Some(Err(e)) => return Err(disconnected(&e)),
+            None => {
+                caller.worker.telemetry.detected("timeout");
+                caller.worker.telemetry.limit_hit(Limit::HeadTimeout);
+                // Towards the app, what may be HTTP is not let through as anything else.
+                return match outbound {
+                    true => Ok(Guess::Opaque),
+                    false => Err(Failure::new(Cause::RequestTimeout, "the first bytes did not arrive in time")),
+                };
+            }
+        }
+    }
+}
+
+/// Whoever is called, where it may be dialled before the caller has said a word: nothing is required of the caller that its
+/// bytes would have to show, and no service is called whose protocol is declared.
+fn may_begin(caller: &Caller, port: &Arc<Port>) -> Option<Destination> {
+    let allowed = port.server_first && !matches!(port.tls, Tls::Strict { .. } | Tls::Server(_));
+    let meant = caller.who.meant.filter(|_| allowed)?;
+    let worker = &caller.worker;
+    if port.direction == Direction::Outbound {
+        let snapshot = worker.snapshot();
+        let declared = snapshot.routes.destinations.by_address(meant).is_some();
+        if declared || snapshot.routes.unmatched == Unmatched::Deny || !matches!(port.upstream, Upstream::Meant) {
+            return None;
+        }
+    }
+    if !opaque::is_admitted(worker, port, &caller.who) || outbound::check_loop(worker, &caller.who).is_err() {
+        return None;
+    }
+    match caller.who.target(port).ok()? {
+        Target::Addrs(addrs) => Some(Destination::Addrs(addrs)),
+        _ => None,
+    }
+}
+
+type Dialling = Pin<Box<dyn Future<Output = Result<Link, Failure>>>>;
+
+enum Spoke {
+    Caller,
+    Called(Link, Buffer),
+    Nobody,
+}
+
+/// Waiting for either side's first byte.
+struct Waiting {
+    to: Option<Destination>,
+    dialling: Option<Dialling>,
+    called: Option<(Link, Buffer)>,
+    since: Instant,
+    port: Arc<Port>,
+}
+
+impl Waiting {
+    fn poll(&mut self, cx: &mut Context<'_>, caller: &mut Caller) -> Poll<Result<Spoke, Failure>> {
+        match caller.poll_fill(cx) {
+            Poll::Ready(Ok(0)) => return Poll::Ready(Ok(Spoke::Nobody)),
+            Poll::Ready(Ok(_)) => return Poll::Ready(Ok(Spoke::Caller)),
+            Poll::Ready(Err(e)) => return Poll::Ready(Err(disconnected(&e))),
+            Poll::Pending => {}
+        }
+        if let Poll::Ready(spoke) = self.poll_called(cx, caller) {
+            return Poll::Ready(spoke);
+        }
+        if caller.worker.phase() >= Phase::Closing && self.since.elapsed() > Duration::from_secs(1) {
+            return Poll::Ready(Ok(Spoke::Nobody));
+        }
+        // Who may wait for a server to speak may wait for long; else, a connection nobody uses is closed.
+        let quiet = self.called.is_some() && self.port.direction == Direction::Outbound;
+        caller.deadline.set((!quiet).then(|| self.since + self.port.timeouts.idle));
+        match caller.deadline.poll_expired(cx) {
+            Poll::Ready(()) => {
+                caller.worker.telemetry.limit_hit(Limit::Idle);
+                Poll::Ready(Ok(Spoke::Nobody))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Dials after a silence, and listens to whoever was dialled.
+    fn poll_called(&mut self, cx: &mut Context<'_>, caller: &mut Caller) -> Poll<Result<Spoke, Failure>> {
+        loop {
+            if let Some((link, bytes)) = &mut self.called {
+                let read = match link.poll_read_buffer(cx, bytes) {
+                    Poll::Ready(read) => read,
+                    Poll::Pending => return Poll::Pending,
+                };
+                let Some((link, bytes)) = self.called.take() else { return Poll::Pending };
+                return Poll::Ready(match read {
+                    Ok(n) if n > 0 => Ok(Spoke::Called(link, bytes)),
+                    // It ends, or breaks off, without a word: so does what it was dialled for.
+                    Ok(_) => Ok(Spoke::Called(link, Buffer::default())),
+                    Err(e) => Err(Failure::new(Cause::AppClosed, e.to_string())),
+                });
+            }
+            if let Some(dialling) = &mut self.dialling {
+                match dialling.as_mut().poll(cx) {
+                    Poll::Ready(Ok(link)) => self.called = Some((link, Buffer::default())),
+                    Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+                    Poll::Pending => return Poll::Pending,
+                }
+                self.dialling = None;
+                continue;
+            }
+            let Some(to) = &self.to else { return Poll::Pending };
+            caller.deadline.set(Some(self.since + SILENCE));
+            if caller.deadline.poll_expired(cx).is_pending() {
+                return Poll::Pending;
+            }
+            caller.worker.telemetry.detected("wait");
+            self.dialling = Some(dial(caller.worker.clone(), self.port.clone(), to.clone()));
+        }
+    }
+}
+
+fn dial(worker: std::rc::Rc<Worker>, port: Arc<Port>, to: Destination) -> Dialling {
+    Box::pin(async move { app::connect(&worker, &port, &to, Alpn::Opaque).await })
+}
+
+/// The name a caller's TLS asks for, as far as its first bytes tell; waits for a whole ClientHello, but not for long.
+pub(super) async fn server_name(caller: &mut Caller) -> Option<String> {
+    caller.deadline.set(Some(Instant::now() + UNDECIDED));
+    loop {
+        match net::client_hello(caller.inbox.filled()) {
+            net::Hello::Whole(hello) => return hello.server_name,
+            net::Hello::Unreadable => return None,
+            net::Hello::Incomplete => {}
+        }
+        let read = poll_fn(|cx| match caller.poll_fill(cx) {
+            Poll::Ready(read) => Poll::Ready(read.ok().filter(|n| *n > 0)),
+            Poll::Pending => caller.deadline.poll_expired(cx).map(|()| None),
+        });
+        read.await?;
+    }
+}
+
+/// The route of bytes nobody looks at, the connection assigned to the port whose they are.
+pub(super) fn route(
+    caller: &mut Caller,
+    port: &Arc<Port>,
+    server_name: Option<&str>,
+) -> Result<outbound::Route, Failure> {
+    let worker = caller.worker.clone();
+    let route = outbound::of_bytes(&worker, (port, caller.port), &caller.who, server_name)?;
+    if route.index != caller.port {
+        caller.assign(route.index);
+    }
+    Ok(route)
+}
