@@ -4,6 +4,7 @@
 
 mod certificates;
 mod envoy;
+mod intercepted;
 mod tls;
 
 use std::io::{BufRead, BufReader, Read, Write};
