@@ -83,6 +83,25 @@ pub struct Target {
     pub hosts: Vec<HostPattern>,
 }
 
+impl Target {
+    /// Whether a request is one of these, in doubt that it is: a path without a canonical form, or in other case, might be.
+    pub fn covers(&self, head: &Head<'_>) -> bool {
+        let path = match self.paths.is_empty() {
+            true => Some(Cow::Borrowed(head.path)),
+            false => canonical_path(head.path).ok(),
+        };
+        path.is_none_or(|path| self.fits(Some(head), Some(&path), true))
+    }
+
+    fn fits(&self, head: Option<&Head<'_>>, path: Option<&str>, ignore_case: bool) -> bool {
+        let Self { methods, paths, hosts } = self;
+        (methods.is_empty() || head.is_some_and(|head| methods.iter().any(|m| **m == *head.method)))
+            && (paths.is_empty() || path.is_some_and(|path| paths.iter().any(|p| p.covers(path, ignore_case))))
+            && (hosts.is_empty()
+                || head.is_some_and(|head| hosts.iter().any(|host| host.covers(without_port(head.authority)))))
+    }
+}
+
 /// Networks; those of IPv4-mapped addresses are the IPv4 networks they stand for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks(Vec<IpNet>);
@@ -207,17 +226,12 @@ impl Policy {
 
     fn matches(&self, rule: &Rule, facts: &Facts<'_>, path: Option<&str>) -> bool {
         let Origin { identities, networks, countries, asns } = &rule.from;
-        let Target { methods, paths, hosts } = &rule.to;
         let ip = facts.client.ip;
         (identities.is_empty() || facts.identity.is_some_and(|id| identities.iter().any(|pattern| pattern.matches(id))))
             && (*networks == Networks::default() || networks.contain(ip))
             && (countries.is_empty() || self.located(rule, facts.place, facts.place.country, countries))
             && (asns.is_empty() || self.located(rule, facts.place, facts.place.asn, asns))
-            && (methods.is_empty() || facts.head.is_some_and(|head| methods.iter().any(|m| **m == *head.method)))
-            && (paths.is_empty()
-                || path.is_some_and(|path| paths.iter().any(|p| p.covers(path, rule.action == Action::Deny))))
-            && (hosts.is_empty()
-                || facts.head.is_some_and(|head| hosts.iter().any(|host| host.covers(without_port(head.authority)))))
+            && rule.to.fits(facts.head, path, rule.action == Action::Deny)
     }
 
     /// Whether a client is in one of these places, for this rule.

@@ -12,6 +12,7 @@ use model::{Direction, Policy};
 use crate::cluster::Cluster;
 pub use crate::cluster::{Breaker, Outliers, Retry, RetryOn, Service, Source};
 pub use crate::outbound::{Destinations, Routes, Share, Split, Unmatched};
+pub use crate::rate::{By, RateLimit};
 
 /// The configuration as of one reload.
 #[derive(Clone, Debug, Default)]
@@ -24,20 +25,24 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Keeps the state of services that are configured as they were before.
+    /// Keeps the state of services and rate limits that are configured as they were before.
     pub(crate) fn keep(&mut self, before: &Self) {
         for port in &mut self.ports {
-            let namesake = before.ports.iter().find(|old| old.name == port.name);
-            let (Some(new), Some(old)) = (port.upstream.service(), namesake.and_then(|old| old.upstream.service()))
-            else {
-                continue;
-            };
-            if new.settings == old.settings {
-                let upstream = Upstream::Service(old.clone());
-                *port = Arc::new(Port { upstream, ..Port::clone(port) });
-            } else {
-                new.inherit(old);
+            let Some(old) = before.ports.iter().find(|old| old.name == port.name) else { continue };
+            let mut kept = Port::clone(port);
+            for limit in &mut kept.rate_limits {
+                if let Some(old) = old.rate_limits.iter().find(|old| old.is_alike(limit)) {
+                    *limit = old.clone();
+                }
             }
+            if let (Some(new), Some(cluster)) = (port.upstream.service(), old.upstream.service()) {
+                if new.settings == cluster.settings {
+                    kept.upstream = Upstream::Service(cluster.clone());
+                } else {
+                    new.inherit(cluster);
+                }
+            }
+            *port = Arc::new(kept);
         }
     }
 }
@@ -73,6 +78,8 @@ pub struct Port {
     pub geo_headers: GeoHeaders,
     /// Who may call what.
     pub policy: Policy,
+    /// How often it may be called; all of them hold.
+    pub rate_limits: Vec<Arc<RateLimit>>,
     /// Bounds on what callers may use.
     pub limits: Limits,
     /// Bounds on time.

@@ -12,6 +12,7 @@ mod inbound;
 mod lifecycle;
 mod listener;
 mod outbound;
+mod rate;
 mod supervise;
 mod tries;
 mod worker;

@@ -13,7 +13,7 @@ use super::tree::{Kind, Value};
 use super::{Admin, AppProbe, Config, Drain, Overrides, de, interception, limits, outbound, raw, security};
 
 /// Keys of the design that this version does not have yet: refused by name, not as unknown.
-const NOT_YET: &[&str] = &["tracing", "inbound.rate_limits", "metrics.app"];
+const NOT_YET: &[&str] = &["tracing", "metrics.app"];
 
 /// Makes a configuration of a tree, or says all that is wrong with it.
 pub(super) fn finish(tree: &Value, overrides: &Overrides) -> Result<Config, Vec<Wrong>> {
@@ -72,7 +72,9 @@ pub(super) fn finish(tree: &Value, overrides: &Overrides) -> Result<Config, Vec<
     };
     let identity = security::identity(&file.identity, &mut check);
     let transparent = file.mode == Some(raw::Mode::Transparent);
-    let interception = interception::settings(&file.interception, [public.port(), private.port()], &mut check);
+    let redirects = transparent || tree.get("interception").is_some();
+    let interception =
+        interception::settings(&file.interception, [public.port(), private.port()], redirects, &mut check);
     let dns = outbound::dns(&file.outbound.dns, &mut check);
     let around = Around {
         geo: &file.geo,
@@ -314,6 +316,7 @@ fn port(raw: &raw::Port, tree: &Value, around: &Around<'_>, before: &[Arc<Port>]
     let limits = limits::limits(raw, &mut check);
     let tls = security::tls(raw, around.has_identity, &mut check);
     let policy = security::policy(raw.authorization.as_ref(), &mut check);
+    let rate_limits = security::rate_limits(&raw.rate_limits, &mut check);
     if !wrongs.is_empty() {
         return Err(wrongs);
     }
@@ -332,6 +335,7 @@ fn port(raw: &raw::Port, tree: &Value, around: &Around<'_>, before: &[Arc<Port>]
         address,
         geo_headers: geo_headers(around.geo),
         policy,
+        rate_limits,
         limits,
         timeouts: limits::timeouts(&raw.limits, &raw.timeouts),
     })

@@ -5,10 +5,11 @@ use redirect::{Choice, PortRange, Rules, Settings, SettingsError};
 
 use super::raw;
 
-/// What `outrigger init` is to redirect.
+/// What `outrigger init` is to redirect. Rules that could not work are a fault only where they are `wanted`.
 pub(super) fn settings(
     raw: &raw::Interception,
     admin: [u16; 2],
+    wanted: bool,
     check: &mut dyn FnMut(&str, Option<String>),
 ) -> Settings {
     let defaults = Settings::default();
@@ -21,7 +22,7 @@ pub(super) fn settings(
         outbound_ports: ports(&raw.outbound_ports),
         outbound_networks: networks(&raw.outbound_networks),
     };
-    if let Err(e) = Rules::new(&settings) {
+    if let (true, Err(e)) = (wanted, Rules::new(&settings)) {
         let key = match e {
             SettingsError::Root | SettingsError::NoUser => "interception.uid",
             SettingsError::OwnPort(_) => "interception.inbound_ports",

@@ -101,6 +101,7 @@ fn port(name: &str, listen: Vec<SocketAddr>, upstream: Upstream, timeouts: Timeo
         address: geo::AddressPolicy::default(),
         geo_headers: GeoHeaders::default(),
         policy: Policy::default(),
+        rate_limits: Vec::new(),
         limits: Limits::default(),
         timeouts,
     }

@@ -156,6 +156,8 @@ macro_rules! with_inbound_keys {
             pub(crate) client_address: ClientAddress,
             /// Who may call what. Default: everybody everything.
             pub(crate) authorization: Option<Authorization>,
+            /// How often the app may be called, per sidecar; all of them hold.
+            pub(crate) rate_limits: Vec<RateLimit>,
             /// With `mode: transparent` and `protocol: auto`: whether the app may be the one to speak first. It is then dialled when
             /// a caller has been silent for 2 ms. Default true.
             pub(crate) server_first: Option<bool>,
@@ -489,6 +491,32 @@ pub(crate) struct RuleFrom {
     pub(crate) countries: Vec<Country>,
     /// Numbers of autonomous systems the client is in.
     pub(crate) asns: Vec<u32>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RateLimit {
+    /// The name in log and metric.
+    pub(crate) name: String,
+    /// Which requests it counts. Default: all.
+    #[serde(default, rename = "match")]
+    pub(crate) counts: RuleTo,
+    /// What has a rate of its own: `client_address` (of IPv6, each /64), `identity`, `country`, or `route`: all together.
+    pub(crate) by: RateBy,
+    /// Requests granted, per `s`, `m` or `h`.
+    pub(crate) rate: Rate,
+    /// Requests granted at once after a pause. Default: those of a second, at least 1.
+    #[serde(default)]
+    pub(crate) burst: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RateBy {
+    ClientAddress,
+    Identity,
+    Country,
+    Route,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

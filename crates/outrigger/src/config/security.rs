@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use identity::{Alpn, KeyPair, Settings, Source};
 use model::{Action, Mode, Networks, Origin, Policy, Rule, Target};
-use proxy::config::Tls;
+use proxy::config::{By, RateLimit, Tls};
 
 use super::raw;
 
@@ -169,9 +170,39 @@ fn action(raw: raw::RuleAction) -> Action {
     }
 }
 
+/// How often the app may be called.
+pub(super) fn rate_limits(raw: &[raw::RateLimit], check: &mut dyn FnMut(&str, Option<String>)) -> Vec<Arc<RateLimit>> {
+    let mut one = |(i, raw): (usize, &raw::RateLimit)| {
+        let none = raw.rate.0 <= 0.0;
+        check(&format!("rate_limits[{i}].rate"), none.then(|| "found no rate at all, expected one such as 5/s".into()));
+        check(
+            &format!("rate_limits[{i}].burst"),
+            (raw.burst == Some(0)).then(|| "found 0, expected at least 1".into()),
+        );
+        let by = match raw.by {
+            raw::RateBy::ClientAddress => By::ClientAddress,
+            raw::RateBy::Identity => By::Identity,
+            raw::RateBy::Country => By::Country,
+            raw::RateBy::Route => By::Route,
+        };
+        let rate = if none { 1.0 } else { raw.rate.0 };
+        let burst = raw.burst.unwrap_or(rate.ceil() as u32);
+        Arc::new(RateLimit::new(&raw.name, target(&raw.counts), by, Duration::from_secs_f64(1.0 / rate), burst))
+    };
+    raw.iter().enumerate().map(&mut one).collect()
+}
+
+fn target(raw: &raw::RuleTo) -> Target {
+    let raw::RuleTo { methods, paths, hosts } = raw;
+    Target {
+        methods: methods.iter().map(|method| method.0.clone()).collect(),
+        paths: paths.iter().map(|path| path.0.clone()).collect(),
+        hosts: hosts.iter().map(|host| host.0.clone()).collect(),
+    }
+}
+
 fn rule(raw: &raw::Rule) -> Rule {
     let raw::RuleFrom { identities, networks, countries, asns } = &raw.from;
-    let raw::RuleTo { methods, paths, hosts } = &raw.to;
     Rule {
         name: raw.name.as_str().into(),
         action: action(raw.action),
@@ -181,10 +212,6 @@ fn rule(raw: &raw::Rule) -> Rule {
             countries: countries.iter().map(|country| country.0).collect(),
             asns: asns.clone(),
         },
-        to: Target {
-            methods: methods.iter().map(|method| method.0.clone()).collect(),
-            paths: paths.iter().map(|path| path.0.clone()).collect(),
-            hosts: hosts.iter().map(|host| host.0.clone()).collect(),
-        },
+        to: target(&raw.to),
     }
 }

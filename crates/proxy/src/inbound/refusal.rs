@@ -18,9 +18,12 @@ pub(crate) fn body(failure: &Failure) -> String {
 /// What `Allow` says where a method is not allowed (RFC 9110, 15.5.6).
 pub(crate) const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// `Retry-After` for what may be over in a moment.
-pub(crate) fn retry_after(cause: Cause) -> Option<&'static str> {
-    (cause.status() == 503).then_some("1")
+/// `Retry-After`, seconds, for what may be over in a moment, or is by then.
+pub(crate) fn retry_after(failure: &Failure) -> Option<&str> {
+    match failure.cause {
+        Cause::RateLimited => failure.detail.strip_prefix("again in ")?.strip_suffix(" s"),
+        cause => (cause.status() == 503).then_some("1"),
+    }
 }
 
 /// An HTTP/1.1 answer. Without a body for `HEAD`, whose `Content-Length` still tells (RFC 9110, 8.6).
@@ -36,7 +39,7 @@ pub(crate) fn write_http1(out: &mut Vec<u8>, failure: &Failure, is_head: bool, c
     if failure.cause == Cause::MethodNotAllowed {
         h1::encode::field(out, b"allow", ALLOWED.as_bytes());
     }
-    if let Some(seconds) = retry_after(failure.cause) {
+    if let Some(seconds) = retry_after(failure) {
         let _ = write!(out, "retry-after: {seconds}\r\n");
     }
     if close {

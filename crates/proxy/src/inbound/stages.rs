@@ -2,12 +2,13 @@
 //! pass, and what the app is told.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use geo::Resolved;
-use model::{ClientAddr, Direction, Edits, Facts, Failure, FieldName, FieldSet, Head, Permit, Place, Policy};
+use model::{Cause, ClientAddr, Direction, Edits, Facts, Failure, FieldName, FieldSet, Head, Permit, Place, Policy};
 use telemetry::Record;
 
-use crate::config::{GeoHeaders, Port, Tls, Upstream};
+use crate::config::{GeoHeaders, Port, RateLimit, Tls, Upstream};
 use crate::inbound::caller::Who;
 use crate::worker::Worker;
 
@@ -57,9 +58,10 @@ pub(crate) fn admit(
     };
     record.facts(&facts);
     if !who.tls && !takes_plaintext(&port.tls, head) {
-        return Err(Failure::new(model::Cause::TlsRequired, "plaintext where only TLS is taken"));
+        return Err(Failure::new(Cause::TlsRequired, "plaintext where only TLS is taken"));
     }
     let permit = authorize(&port.policy, &facts, record)?;
+    check_rates(&port.rate_limits, &facts, record)?;
     edits.remove(OURS);
     tell_peer(who, edits);
     tell_forwarding(&resolved, head, edits);
@@ -112,9 +114,20 @@ pub(crate) fn authorize(policy: &Policy, facts: &Facts<'_>, record: &mut Record)
         Err(denial) => {
             record.denied(&denial.rule, true);
             // The rule is for log and metric; the caller learns only that it is not allowed.
-            Err(Failure::new(model::Cause::Denied, ""))
+            Err(Failure::new(Cause::Denied, ""))
         }
     }
+}
+
+/// Takes the request's worth of every rate limit that counts it; the first that has none left refuses it.
+fn check_rates(limits: &[Arc<RateLimit>], facts: &Facts<'_>, record: &mut Record) -> Result<(), Failure> {
+    for limit in limits {
+        if let Err(wait) = limit.take(facts) {
+            record.denied(&limit.name, true);
+            return Err(Failure::new(Cause::RateLimited, format!("again in {} s", wait.as_secs() + 1)));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a request may come in plaintext: a probe of a listed path may under strict mutual TLS, and only as it is listed.

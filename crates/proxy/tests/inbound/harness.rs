@@ -64,6 +64,7 @@ impl Sidecar {
             address: geo::AddressPolicy::default(),
             geo_headers: GeoHeaders::default(),
             policy: model::Policy::default(),
+            rate_limits: Vec::new(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         };

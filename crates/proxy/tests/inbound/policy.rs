@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use model::{Action, Mode, Networks, Origin, PathPattern, Policy, Rule, Target};
-use proxy::config::{Port, Protocol, Snapshot, Tls};
+use proxy::config::{By, Port, Protocol, RateLimit, Snapshot, Tls};
 
 use tokio::io::AsyncReadExt;
 
@@ -129,4 +129,50 @@ async fn a_new_policy_cuts_opaque_connections_it_denies_and_no_others() {
     sidecar.counts("outrigger_denials_total{port=\"test\",rule=\"default\",mode=\"enforce\"} 2").await;
     let log = sidecar.end();
     assert_eq!(log.last().unwrap()["error.type"], "denied");
+}
+
+#[tokio::test]
+async fn who_guesses_is_slowed_down_and_told_when_to_come_back_and_nobody_else_is() {
+    let (app, _) = mirror().await;
+    let sidecar = Sidecar::with(app, |port| {
+        port.address.trusted = geo::Trust::Hops(1.try_into().unwrap());
+        let logins = model::Target {
+            methods: vec!["POST".into()],
+            paths: vec![PathPattern::new("/login").unwrap()],
+            ..model::Target::default()
+        };
+        let hour = std::time::Duration::from_secs(3600);
+        port.rate_limits = vec![Arc::new(RateLimit::new("login", logins, By::ClientAddress, hour, 3))];
+    });
+    let ask = async |method: &str, path: &str, client: &str| {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {client}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        );
+        sidecar.ask(request).await
+    };
+    for n in 0..6 {
+        // However the path is spelled, and from wherever in the same /64.
+        let (path, client) =
+            [("/login", "2001:db8::1"), ("/LOGIN", "2001:db8::2"), ("/x/../login", "2001:db8::3")][n % 3];
+        let answer = ask("POST", path, client).await;
+        assert_eq!(answer.starts_with("HTTP/1.1 200 "), n < 3, "{n}: {answer}");
+        if n >= 3 {
+            assert!(
+                answer.starts_with("HTTP/1.1 429 ") && answer.contains("x-outrigger-error: rate_limited"),
+                "{answer}"
+            );
+            let seconds: u64 = field(&answer, "retry-after").unwrap().parse().unwrap();
+            assert!((3500..=3600).contains(&seconds), "{seconds}");
+        }
+    }
+    for (method, path, client) in
+        [("GET", "/login", "2001:db8::1"), ("POST", "/other", "2001:db8::1"), ("POST", "/login", "2001:db8:0:1::1")]
+    {
+        assert!(ask(method, path, client).await.starts_with("HTTP/1.1 200 "), "{method} {path} {client}");
+    }
+    sidecar.counts("outrigger_errors_total{error_type=\"rate_limited\",fault=\"client\"} 3").await;
+    let mut sender = crate::h2_peers::caller(&sidecar).await;
+    let request = crate::h2_peers::request("POST", "/login").header("x-forwarded-for", "2001:db8::9");
+    let answer = sender.send_request(request.body(crate::h2_peers::full("")).unwrap()).await.unwrap();
+    assert!(answer.status() == 429 && answer.headers().contains_key("retry-after"));
 }

@@ -60,8 +60,8 @@ pub(super) fn refuse(failure: &Failure, mut record: Record, is_head: bool, strea
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert("x-outrigger-error", HeaderValue::from_static(failure.cause.label()));
-    if let Some(seconds) = refusal::retry_after(failure.cause) {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+    if let Some(seconds) = refusal::retry_after(failure).and_then(|seconds| HeaderValue::from_str(seconds).ok()) {
+        headers.insert(header::RETRY_AFTER, seconds);
     }
     if failure.cause == Cause::MethodNotAllowed {
         headers.insert(header::ALLOW, HeaderValue::from_static(refusal::ALLOWED));
