@@ -11,7 +11,7 @@ use telemetry::Record;
 use tokio::time::Instant;
 
 use crate::app::Key;
-use crate::cluster::{Cluster, Endpoint, Place};
+use crate::cluster::{Cluster, Endpoint, Failed, Place};
 use crate::config::Port;
 use crate::worker::Worker;
 
@@ -76,6 +76,8 @@ impl Destination {
 pub(crate) enum Why {
     /// The request was not sent, or refused unseen.
     Unsent,
+    /// Nobody took or refused the connection in time.
+    Unanswered,
     /// The endpoint could not prove itself, or did not take our proof.
     Unproven,
     /// A kept connection had ended meanwhile, and some of the request may have reached somebody.
@@ -96,7 +98,8 @@ impl Why {
     /// What a failure before the answer's head means.
     pub(crate) fn of(failure: &Failure) -> Self {
         match failure.cause {
-            Cause::AppUnreachable | Cause::AppConnectTimeout => Self::Unsent,
+            Cause::AppUnreachable => Self::Unsent,
+            Cause::AppConnectTimeout => Self::Unanswered,
             Cause::UpstreamTls => Self::Unproven,
             Cause::AppClosed | Cause::AppProtocol => Self::Reset,
             Cause::AppTimeout => Self::Timeout,
@@ -106,7 +109,7 @@ impl Why {
 
     fn write(self, out: &mut String) {
         let _ = match self {
-            Self::Unsent => out.write_str("connect_failure"),
+            Self::Unsent | Self::Unanswered => out.write_str("connect_failure"),
             Self::Unproven => out.write_str("tls"),
             Self::Stale | Self::StaleUnsent => out.write_str("stale"),
             Self::Reset => out.write_str("reset"),
@@ -147,6 +150,8 @@ pub(crate) struct Try {
     /// When it has taken too long to begin an answer.
     pub(crate) deadline: Option<Instant>,
     endpoint: Option<Arc<Endpoint>>,
+    /// It shows whether an endpoint is well again.
+    is_trial: bool,
     begun: Instant,
 }
 
@@ -162,7 +167,7 @@ impl Try {
 impl Drop for Try {
     fn drop(&mut self) {
         if let Some(endpoint) = &self.endpoint {
-            endpoint.end();
+            endpoint.end(self.is_trial);
         }
     }
 }
@@ -200,6 +205,7 @@ impl Tries {
     /// # Errors
     /// No endpoint is known.
     pub(crate) async fn next(&mut self, worker: &Worker, port: &Port) -> Result<Try, Failure> {
+        let mut is_trial = false;
         let (to, endpoint) = match &self.target {
             Target::Addrs(addrs) => (Destination::Addrs(addrs.clone()), None),
             Target::Named(host, number) => {
@@ -212,7 +218,7 @@ impl Tries {
                 cluster.ready(worker, port.timeouts.connect.max(LOOKUP)).await?;
                 let picked = cluster.pick(&self.tried, &mut worker.random.borrow_mut());
                 let endpoint = picked.ok_or_else(|| Failure::new(Cause::Unresolved, "no endpoint is known"))?;
-                endpoint.begin(cluster.now());
+                is_trial = endpoint.begin(cluster.now());
                 (Destination::Endpoint(cluster.clone(), endpoint.addr), Some(endpoint))
             }
         };
@@ -222,7 +228,7 @@ impl Tries {
         let begun = Instant::now();
         let per_try = port.timeouts.per_try.map(|within| begun + within);
         let deadline = [per_try, self.deadline].into_iter().flatten().min();
-        Ok(Try { to, deadline, endpoint, begun })
+        Ok(Try { to, deadline, endpoint, is_trial, begun })
     }
 
     /// Bytes of the body to keep in case it is sent once more.
@@ -245,11 +251,10 @@ impl Tries {
     /// Takes an answer's status down: what it says of the endpoint.
     pub(crate) fn answered(&mut self, attempt: &Try, status: u16) {
         let (Some(endpoint), Some(cluster)) = (&attempt.endpoint, attempt.to.service()) else { return };
-        let took = attempt.begun.elapsed();
         if status < 500 {
-            endpoint.succeeded(took, cluster.now());
+            endpoint.succeeded(attempt.begun.elapsed(), cluster.now());
         } else {
-            self.count_failure(cluster.clone(), endpoint.clone(), took);
+            self.count_failure(cluster.clone(), endpoint.clone(), Failed::Badly);
         }
     }
 
@@ -258,9 +263,9 @@ impl Tries {
         self.answered(attempt, 200);
     }
 
-    fn count_failure(&mut self, cluster: Arc<Cluster>, endpoint: Arc<Endpoint>, took: Duration) {
+    fn count_failure(&mut self, cluster: Arc<Cluster>, endpoint: Arc<Endpoint>, how: Failed) {
         let outliers = &cluster.settings.outliers;
-        if endpoint.failed(took, cluster.now(), outliers, || cluster.may_eject()) {
+        if endpoint.failed(how, cluster.now(), outliers, || cluster.may_eject()) {
             cluster.count_ejection();
             self.ejected = Some(endpoint.addr);
             tracing::warn!("endpoint {} ejected: too many failures in a row", endpoint.addr);
@@ -270,10 +275,13 @@ impl Tries {
     /// A try ended without an answer to pass on, or with one that another try may better: whether there is another. The
     /// caller then waits for [`Tries::pause`]. `replayable` where nothing of the request was lost.
     pub(crate) fn again(&mut self, attempt: &Try, why: Why, replayable: bool) -> bool {
-        if let (Some(endpoint), Some(cluster), Why::Unsent | Why::Unproven | Why::Reset | Why::Timeout) =
-            (&attempt.endpoint, attempt.to.service(), why)
-        {
-            self.count_failure(cluster.clone(), endpoint.clone(), attempt.begun.elapsed());
+        let failed = match why {
+            Why::Unsent | Why::Reset => Some(Failed::Gone),
+            Why::Unanswered | Why::Unproven | Why::Timeout => Some(Failed::Badly),
+            Why::Stale | Why::StaleUnsent | Why::Status(_) | Why::Final => None,
+        };
+        if let (Some(endpoint), Some(cluster), Some(how)) = (&attempt.endpoint, attempt.to.service(), failed) {
+            self.count_failure(cluster.clone(), endpoint.clone(), how);
         }
         let granted = replayable && self.grants(why, attempt.to.key().addr);
         if granted {
@@ -304,7 +312,7 @@ impl Tries {
         let Target::Service(cluster) = &self.target else { return false };
         let on = &cluster.settings.retry.on;
         let wanted = match why {
-            Why::Unsent => on.connect_failure,
+            Why::Unsent | Why::Unanswered => on.connect_failure,
             // Another endpoint may do better; the same one will not.
             Why::Unproven => on.connect_failure && !cluster.all_tried(&[&self.tried[..], &[addr]].concat()),
             Why::Reset => on.reset && self.may_repeat(cluster),
@@ -325,7 +333,7 @@ impl Tries {
         let Target::Service(cluster) = &self.target else { return };
         let at_once = match self.last {
             Why::Stale | Why::StaleUnsent => true,
-            Why::Unsent | Why::Unproven => !cluster.all_tried(&self.tried),
+            Why::Unsent | Why::Unanswered | Why::Unproven => !cluster.all_tried(&self.tried),
             _ => false,
         };
         if at_once {

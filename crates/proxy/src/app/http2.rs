@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -15,8 +16,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use identity::Alpn;
 use model::{Cause, Failure, Permit};
 
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::upload::Upload;
 use super::{Key, connect};
@@ -50,8 +51,8 @@ pub(crate) struct Clients {
 #[derive(Debug)]
 struct Peer {
     clients: RefCell<Vec<Client>>,
-    /// Only one connects: the others see whether what came about has room for them.
-    connecting: Semaphore,
+    /// Only one connects: the others see whether what came about has room for them, once the peer has said for how many.
+    connecting: Arc<Semaphore>,
 }
 
 #[derive(Clone, Debug)]
@@ -64,7 +65,7 @@ struct Client {
 #[derive(Debug)]
 struct Streams {
     open: Cell<usize>,
-    /// As many as the peer allows.
+    /// As many as the peer allows; [`UNSAID`] until it has said so.
     most: Cell<usize>,
     used: Cell<Instant>,
 }
@@ -72,6 +73,17 @@ struct Streams {
 /// An open stream, counted until dropped.
 #[derive(Debug)]
 struct OpenStream(Rc<Streams>);
+
+/// The peer's settings have not arrived: no number that it could name, nor the library's for one that names none.
+const UNSAID: usize = usize::MAX - 1;
+
+impl Streams {
+    /// Whether another fits; the first goes out without waiting for the peer's settings.
+    fn has_room(&self) -> bool {
+        let most = if self.most.get() == UNSAID { 1 } else { self.most.get() };
+        self.open.get() < most
+    }
+}
 
 impl OpenStream {
     fn new(streams: &Rc<Streams>) -> Self {
@@ -170,17 +182,18 @@ impl Clients {
     async fn client(&self, worker: &Worker, port: &Port, to: &Destination) -> Result<(Client, bool), Failure> {
         let peer = {
             let mut peers = self.peers.borrow_mut();
-            let new = || Rc::new(Peer { clients: RefCell::default(), connecting: Semaphore::new(1) });
+            let new = || Rc::new(Peer { clients: RefCell::default(), connecting: Arc::new(Semaphore::new(1)) });
             peers.entry(to.key()).or_insert_with(new).clone()
         };
         if let Some(client) = peer.with_room() {
             return Ok((client, true));
         }
-        let _turn = peer.connecting.acquire().await;
+        let closed = |_| Failure::new(Cause::Internal, "connecting is closed");
+        let turn = peer.connecting.clone().acquire_owned().await.map_err(closed)?;
         if let Some(client) = peer.with_room() {
             return Ok((client, true));
         }
-        let client = match open(worker, port, to).await {
+        let client = match open(worker, port, to, turn).await {
             Ok(client) => client,
             // Whoever may open no more shares what is open.
             Err(failure) if failure.cause == Cause::CircuitBreaker => {
@@ -219,7 +232,7 @@ impl Peer {
     fn with_room(&self) -> Option<Client> {
         let mut clients = self.clients.borrow_mut();
         clients.retain(|client| !client.sender.is_closed());
-        let room = clients.iter().find(|client| client.streams.open.get() < client.streams.most.get()).cloned();
+        let room = clients.iter().find(|client| client.streams.has_room()).cloned();
         let full = clients.len() >= CONNECTIONS;
         drop(clients);
         room.or_else(|| self.least_loaded().filter(|_| full))
@@ -230,26 +243,33 @@ impl Peer {
     }
 }
 
-/// Opens a connection, driven by a task of its own.
-async fn open(worker: &Worker, port: &Port, to: &Destination) -> Result<Client, Failure> {
+/// Opens a connection, driven by a task of its own, which gives the turn back once the peer has said how many streams it
+/// takes; at the latest when it has had as long for that as for connecting.
+async fn open(worker: &Worker, port: &Port, to: &Destination, turn: OwnedSemaphorePermit) -> Result<Client, Failure> {
     let link = connect(worker, port, to, Alpn::Http2).await?;
     let (sender, connection) = http2::Builder::new(LocalExec)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
+        .initial_max_send_streams(UNSAID)
         .max_header_list_size(u32::try_from(port.limits.head_bytes).unwrap_or(u32::MAX))
         .handshake(TokioIo::new(link))
         .await
         .map_err(|e| failed(&e))?;
-    let most = Cell::new(connection.current_max_send_streams().max(1));
+    let most = Cell::new(UNSAID);
     let streams = Rc::new(Streams { open: Cell::new(0), most, used: Cell::new(Instant::now()) });
     let (telemetry, seen) = (worker.telemetry.clone(), streams.clone());
+    let patience = port.timeouts.connect;
     tokio::task::spawn_local(async move {
-        let mut connection = pin!(connection);
+        let (mut connection, mut late) = (pin!(connection), Box::pin(sleep(patience)));
+        let mut turn = Some(turn);
         let ended = poll_fn(|cx| {
             let polled = connection.as_mut().poll(cx);
             seen.most.set(connection.current_max_send_streams());
+            if turn.is_some() && (seen.most.get() != UNSAID || late.as_mut().poll(cx).is_ready()) {
+                turn = None;
+            }
             polled
         });
         if ended.await.is_err() {

@@ -1,36 +1,64 @@
 //! Which endpoint a request goes to: the cheaper of two drawn at random, by expected answer time and work under way.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoint::Endpoint;
 
-/// Draws until one is fit to be asked, before all are looked at in turn.
+/// Draws until one is fit to be asked, before all are looked at in turn; more where the light are often passed over.
 const DRAWS: usize = 4;
+const WEIGHTED_DRAWS: usize = 32;
 
 /// Picks one of these, at constant cost while most are fit: none of `tried` and none that is ejected, as long as there is
-/// another; then one that was not tried, then any. None only where there is none.
-pub(crate) fn pick<'e, E: AsRef<Endpoint>>(
-    endpoints: &'e [E],
-    tried: &[std::net::SocketAddr],
+/// another; then one that was not tried, then any. None only where there is none. `heaviest` is the largest weight.
+pub(crate) fn pick<'e>(
+    endpoints: &'e [Arc<Endpoint>],
+    heaviest: usize,
+    tried: &[SocketAddr],
     now: Duration,
     random: &mut fastrand::Rng,
-) -> Option<&'e E> {
-    let untried = |e: &E| !tried.contains(&e.as_ref().addr);
-    two_choices(endpoints, now, random, |e| untried(e) && e.as_ref().is_available(now))
-        .or_else(|| two_choices(endpoints, now, random, untried))
-        .or_else(|| two_choices(endpoints, now, random, |_| true))
+) -> Option<&'e Arc<Endpoint>> {
+    let untried = |e: &Endpoint| !tried.contains(&e.addr);
+    let mut draw = Draw { endpoints, heaviest, random };
+    draw.better_of_two(now, |e| untried(e) && e.is_available(now))
+        .or_else(|| draw.better_of_two(now, untried))
+        .or_else(|| draw.better_of_two(now, |_| true))
 }
 
-fn two_choices<'e, E: AsRef<Endpoint>>(
-    endpoints: &'e [E],
-    now: Duration,
-    random: &mut fastrand::Rng,
-    fit: impl Fn(&E) -> bool,
-) -> Option<&'e E> {
-    let first = draw(endpoints, random, |_, e| fit(e))?;
-    let Some(second) = draw(endpoints, random, |i, e| i != first && fit(e)) else { return Some(&endpoints[first]) };
-    let [a, b] = [first, second].map(|i| endpoints[i].as_ref());
-    Some(&endpoints[if is_better(b, a, now) { second } else { first }])
+struct Draw<'e, 'r> {
+    endpoints: &'e [Arc<Endpoint>],
+    heaviest: usize,
+    random: &'r mut fastrand::Rng,
+}
+
+impl<'e> Draw<'e, '_> {
+    fn better_of_two(&mut self, now: Duration, fit: impl Fn(&Endpoint) -> bool) -> Option<&'e Arc<Endpoint>> {
+        let first = self.one(|_, e| fit(e))?;
+        // Where some are to get more than others, the same may be drawn twice: else of two each would get as much.
+        let weighted = self.heaviest > 1;
+        let second = self.one(|i, e| (weighted || i != first) && fit(e)).unwrap_or(first);
+        let [a, b] = [first, second].map(|i| &self.endpoints[i]);
+        Some(if is_better(b, a, now) { b } else { a })
+    }
+
+    /// One at random that fits, the heavier the likelier.
+    fn one(&mut self, fit: impl Fn(usize, &Endpoint) -> bool) -> Option<usize> {
+        let Self { endpoints, heaviest, random } = self;
+        if endpoints.is_empty() {
+            return None;
+        }
+        let draws = if *heaviest > 1 { WEIGHTED_DRAWS } else { DRAWS };
+        for _ in 0..draws {
+            let i = random.usize(..endpoints.len());
+            let taken = *heaviest == 1 || random.usize(..*heaviest) < endpoints[i].weight();
+            if taken && fit(i, &endpoints[i]) {
+                return Some(i);
+            }
+        }
+        let from = random.usize(..endpoints.len());
+        (from..endpoints.len()).chain(0..from).find(|&i| fit(i, &endpoints[i]))
+    }
 }
 
 /// Costs that differ by less than this factor are alike: noise is not to send everything to one of two equals.
@@ -41,27 +69,14 @@ fn is_better(one: &Endpoint, other: &Endpoint, now: Duration) -> bool {
     if cost * ALIKE < others {
         return true;
     }
-    others * ALIKE >= cost && one.load() < other.load()
-}
-
-/// One at random that fits.
-fn draw<E>(endpoints: &[E], random: &mut fastrand::Rng, fit: impl Fn(usize, &E) -> bool) -> Option<usize> {
-    if endpoints.is_empty() {
-        return None;
-    }
-    let drawn = (0..DRAWS).map(|_| random.usize(..endpoints.len())).find(|&i| fit(i, &endpoints[i]));
-    drawn.or_else(|| {
-        let from = random.usize(..endpoints.len());
-        (from..endpoints.len()).chain(0..from).find(|&i| fit(i, &endpoints[i]))
-    })
+    others * ALIKE >= cost && one.load() * other.weight() < other.load() * one.weight()
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-    use std::net::SocketAddr;
-    use std::sync::Arc;
 
+    use super::super::endpoint::Failed;
     use super::super::settings::Outliers;
     use super::*;
 
@@ -69,14 +84,14 @@ mod tests {
 
     fn endpoints(n: u8) -> Vec<Arc<Endpoint>> {
         let addr = |i| SocketAddr::from(([192, 0, 2, i], 80));
-        let list: Vec<_> = (0..n).map(|i| Arc::new(Endpoint::new(addr(i)))).collect();
+        let list: Vec<_> = (0..n).map(|i| Arc::new(Endpoint::new(addr(i), 1))).collect();
         list.iter().for_each(|e| e.succeeded(Duration::from_millis(1), NOW));
         list
     }
 
     fn eject(endpoint: &Endpoint) {
         let outliers = Outliers { consecutive: 1, ..Outliers::default() };
-        assert!(endpoint.failed(Duration::ZERO, NOW, &outliers, || true));
+        assert!(endpoint.failed(Failed::Badly, NOW, &outliers, || true));
     }
 
     /// How many of a thousand picks each gets.
@@ -84,7 +99,7 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(7);
         let mut picks = HashMap::new();
         for _ in 0..1000 {
-            *picks.entry(pick(list, tried, NOW, &mut random).unwrap().addr).or_default() += 1;
+            *picks.entry(pick(list, 1, tried, NOW, &mut random).unwrap().addr).or_default() += 1;
         }
         picks
     }
@@ -100,7 +115,7 @@ mod tests {
     fn the_slow_and_the_busy_get_less_and_the_ejected_and_the_tried_nothing() {
         let list = endpoints(4);
         list[0].succeeded(Duration::from_millis(100), NOW);
-        (0..20).for_each(|_| list[1].begin(NOW));
+        (0..20).for_each(|_| assert!(!list[1].begin(NOW)));
         let seen = picks(&list, &[]);
         assert!(seen[&list[2].addr] > 350 && seen[&list[3].addr] > 350, "{seen:?}");
         eject(&list[2]);
@@ -114,13 +129,13 @@ mod tests {
         list.iter().for_each(|e| eject(e));
         assert_eq!(picks(&list, &[list[0].addr, list[1].addr]).len(), 1);
         assert_eq!(picks(&list, &list.iter().map(|e| e.addr).collect::<Vec<_>>()).len(), 3);
-        assert!(pick::<Arc<Endpoint>>(&[], &[], NOW, &mut fastrand::Rng::new()).is_none());
+        assert!(pick(&[], 1, &[], NOW, &mut fastrand::Rng::new()).is_none());
     }
 
     #[test]
     fn what_nothing_is_known_of_is_asked_once_and_then_waited_for() {
         let mut list = endpoints(2);
-        list.push(Arc::new(Endpoint::new("192.0.2.99:80".parse().unwrap())));
+        list.push(Arc::new(Endpoint::new("192.0.2.99:80".parse().unwrap(), 1)));
         assert!(picks(&list, &[])[&list[2].addr] > 500);
         list[2].begin(NOW);
         assert!(!picks(&list, &[]).contains_key(&list[2].addr));

@@ -15,20 +15,28 @@ use super::settings::Outliers;
 
 /// How long a measurement counts: after this the estimate has moved most of the way (to 1/e) towards a newer one.
 const MEMORY: Duration = Duration::from_secs(5);
-/// What a failure counts as, at least: one that comes at once must not look like the fastest answer of all.
+/// What an endpoint that failed last is expected to take, at least: one that fails at once must not look like the fastest of
+/// all. Its next good answer makes up for it.
 const FAILURE_COST: Duration = Duration::from_millis(250);
+/// How long an endpoint is first ejected where nobody answers: a program that is being restarted is soon back, and one that is
+/// gone costs a connection refused, not an answer. Doubles each time, up to what the configuration says.
+const GONE: Duration = Duration::from_millis(100);
 
 /// An endpoint's state. Times are since an epoch of the cluster's.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(crate) addr: SocketAddr,
+    /// Its share of the requests, beside those of the others; at least 1.
+    weight: AtomicUsize,
     /// Requests under way.
     load: AtomicUsize,
     /// The moving average of answer times, nanoseconds; 0 until there is one.
     average: AtomicU64,
-    /// When that was last moved, nanoseconds.
+    /// When that was last moved, or the endpoint last failed, nanoseconds.
     moved: AtomicU64,
-    /// Failures in a row.
+    /// Failures since the last good answer.
+    failing: AtomicU32,
+    /// Those of them that count towards the next ejection.
     failures: AtomicU32,
     /// How often it was ejected of late.
     ejections: AtomicU32,
@@ -50,19 +58,38 @@ pub(crate) enum Fitness {
     Probation,
 }
 
+/// How an endpoint failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failed {
+    /// It refused the connection, or ended it before an answer began: a program that ended.
+    Gone,
+    /// It answered with a server error, not in time or not at all, or is not who is expected.
+    Badly,
+}
+
 impl Endpoint {
-    pub(crate) fn new(addr: SocketAddr) -> Self {
+    pub(crate) fn new(addr: SocketAddr, weight: usize) -> Self {
         Self {
             addr,
+            weight: AtomicUsize::new(weight),
             load: AtomicUsize::new(0),
             average: AtomicU64::new(0),
             moved: AtomicU64::new(0),
+            failing: AtomicU32::new(0),
             failures: AtomicU32::new(0),
             ejections: AtomicU32::new(0),
             well_since: AtomicU64::new(0),
             ejected_until: AtomicU64::new(0),
             on_trial: AtomicBool::new(false),
         }
+    }
+
+    pub(crate) fn weight(&self) -> usize {
+        self.weight.load(Relaxed)
+    }
+
+    pub(crate) fn set_weight(&self, weight: usize) {
+        self.weight.store(weight, Relaxed);
     }
 
     pub(crate) fn fitness(&self, now: Duration) -> Fitness {
@@ -86,11 +113,17 @@ impl Endpoint {
     /// while they have nothing to do, and dearest while their first answer is out.
     pub(crate) fn cost(&self, now: Duration) -> f64 {
         let load = self.load.load(Relaxed) as f64;
-        match self.average.load(Relaxed) {
+        match self.estimate() {
             0 if load == 0.0 => 0.0,
             0 => f64::MAX / 2.0,
-            average => average as f64 * self.aged(now) * (load + 1.0),
+            estimate => estimate as f64 * self.aged(now) * (load + 1.0),
         }
+    }
+
+    /// Nanoseconds an answer took, or a failure stands for; 0 where nothing is known.
+    fn estimate(&self) -> u64 {
+        let average = self.average.load(Relaxed);
+        if self.failing.load(Relaxed) == 0 { average } else { average.max(nanos(FAILURE_COST)) }
     }
 
     /// The part of the average that is left of it by now.
@@ -105,26 +138,26 @@ impl Endpoint {
 
     /// The answer time expected now; none until there was an answer.
     pub(crate) fn expected(&self, now: Duration) -> Option<Duration> {
-        let average = self.average.load(Relaxed);
-        (average > 0).then(|| Duration::from_nanos((average as f64 * self.aged(now)) as u64))
+        let estimate = self.estimate();
+        (estimate > 0).then(|| Duration::from_nanos((estimate as f64 * self.aged(now)) as u64))
     }
 
     pub(crate) fn failures(&self) -> u32 {
-        self.failures.load(Relaxed)
+        self.failing.load(Relaxed)
     }
 
-    /// A request goes there.
-    pub(crate) fn begin(&self, now: Duration) {
+    /// A request goes there. `true` where it is the one that shows whether the endpoint is well again.
+    pub(crate) fn begin(&self, now: Duration) -> bool {
         self.load.fetch_add(1, Relaxed);
-        if self.fitness(now) == Fitness::Probation {
-            self.on_trial.store(true, Relaxed);
-        }
+        self.fitness(now) == Fitness::Probation && !self.on_trial.swap(true, Relaxed)
     }
 
     /// A request is over, however it ended.
-    pub(crate) fn end(&self) {
+    pub(crate) fn end(&self, was_trial: bool) {
         self.load.fetch_sub(1, Relaxed);
-        self.on_trial.store(false, Relaxed);
+        if was_trial {
+            self.on_trial.store(false, Relaxed);
+        }
     }
 
     /// An answer began, and it is a good one.
@@ -136,20 +169,22 @@ impl Endpoint {
             self.well_since.store(millis(now), Relaxed);
         }
         self.observe(took, now);
-        if self.failures.load(Relaxed) != 0 {
+        if self.failing.load(Relaxed) != 0 {
+            self.failing.store(0, Relaxed);
             self.failures.store(0, Relaxed);
         }
     }
 
-    /// It failed, or answered with a server error. `may_eject` is asked where that makes one too many.
+    /// It failed. `may_eject` is asked where that makes one too many.
     pub(crate) fn failed(
         &self,
-        took: Duration,
+        how: Failed,
         now: Duration,
         outliers: &Outliers,
         may_eject: impl FnOnce() -> bool,
     ) -> bool {
-        self.observe(took.max(FAILURE_COST), now);
+        self.failing.fetch_add(1, Relaxed);
+        self.moved.store(nanos(now), Relaxed);
         let failures = self.failures.fetch_add(1, Relaxed) + 1;
         let too_many = match self.fitness(now) {
             Fitness::Healthy => outliers.consecutive > 0 && failures >= outliers.consecutive,
@@ -158,7 +193,7 @@ impl Endpoint {
         };
         let eject = too_many && may_eject();
         if eject {
-            let time = self.next_ejection(now, outliers);
+            let time = self.next_ejection(how, now, outliers);
             self.ejected_until.store(millis(now + time).max(1), Relaxed);
             self.failures.store(0, Relaxed);
         }
@@ -166,13 +201,19 @@ impl Endpoint {
     }
 
     /// How long the ejection that begins now lasts. Earlier ones are forgiven once it has been well for longer than the last.
-    fn next_ejection(&self, now: Duration, outliers: &Outliers) -> Duration {
+    fn next_ejection(&self, how: Failed, now: Duration, outliers: &Outliers) -> Duration {
         let longest = Outliers::LONGEST.max(outliers.base);
-        let lasting = |times: u32| outliers.base.saturating_mul(times).min(longest);
+        let lasting = |times: u32| {
+            let lasting = outliers.base.saturating_mul(times).min(longest);
+            match how {
+                Failed::Gone => lasting.min(GONE.saturating_mul(2u32.saturating_pow(times.saturating_sub(1)))),
+                Failed::Badly => lasting,
+            }
+        };
         let before = self.ejections.load(Relaxed);
         let well = millis(now).saturating_sub(self.well_since.load(Relaxed));
         let forgiven = self.fitness(now) == Fitness::Healthy && well > millis(lasting(before));
-        let times = if forgiven { 1 } else { before + 1 };
+        let times = if forgiven { 1 } else { before.saturating_add(1) };
         self.ejections.store(times, Relaxed);
         lasting(times)
     }
@@ -211,11 +252,11 @@ mod tests {
     }
 
     fn endpoint() -> Endpoint {
-        Endpoint::new("192.0.2.1:80".parse().unwrap())
+        Endpoint::new("192.0.2.1:80".parse().unwrap(), 1)
     }
 
     fn fail(endpoint: &Endpoint, seconds: f64) -> bool {
-        endpoint.failed(Duration::from_millis(1), at(seconds), &OUTLIERS, || true)
+        endpoint.failed(Failed::Badly, at(seconds), &OUTLIERS, || true)
     }
 
     #[test]
@@ -257,9 +298,12 @@ mod tests {
         let endpoint = endpoint();
         assert!((0..3).map(|_| fail(&endpoint, 0.0)).last().unwrap());
         assert!(!endpoint.is_available(at(5.0)) && endpoint.is_available(at(10.0)));
-        endpoint.begin(at(10.0));
-        assert!(!endpoint.is_available(at(10.0)));
-        endpoint.end();
+        endpoint.begin(at(0.0));
+        assert!(endpoint.begin(at(10.0)) && !endpoint.is_available(at(10.0)));
+        assert!(!endpoint.begin(at(10.0)), "one is enough");
+        endpoint.end(false);
+        assert!(!endpoint.is_available(at(10.0)), "what began before it was ejected shows nothing");
+        endpoint.end(true);
         assert!(endpoint.is_available(at(10.0)));
     }
 
@@ -267,10 +311,10 @@ mod tests {
     fn a_slow_answer_counts_at_once_and_a_fast_one_by_and_by() {
         let endpoint = endpoint();
         assert_eq!(endpoint.cost(at(0.0)), 0.0);
-        endpoint.begin(at(0.0));
+        assert!(!endpoint.begin(at(0.0)));
         assert!(endpoint.cost(at(0.0)) > 1e300, "nothing is known while its first answer is out");
         endpoint.succeeded(Duration::from_millis(10), at(0.0));
-        endpoint.end();
+        endpoint.end(false);
         let millis = |now| (endpoint.expected(at(now)).unwrap().as_secs_f64() * 1e3).round();
         assert_eq!(millis(0.0), 10.0);
         endpoint.succeeded(Duration::from_millis(100), at(0.0));
@@ -282,9 +326,31 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_that_comes_at_once_is_no_fast_answer() {
+    fn a_failure_that_comes_at_once_is_no_fast_answer_and_the_next_good_one_makes_up_for_it() {
         let endpoint = endpoint();
+        endpoint.succeeded(Duration::from_millis(1), at(0.0));
         fail(&endpoint, 0.0);
         assert_eq!(endpoint.expected(at(0.0)), Some(FAILURE_COST));
+        assert!(endpoint.expected(at(10.0)) < Some(FAILURE_COST / 7), "what it did long ago says little");
+        endpoint.succeeded(Duration::from_millis(1), at(0.1));
+        assert_eq!(endpoint.expected(at(0.1)), Some(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn one_that_is_gone_is_looked_for_soon_and_then_less_often() {
+        let endpoint = endpoint();
+        let gone = |now: f64| endpoint.failed(Failed::Gone, at(now), &OUTLIERS, || true);
+        assert!(!gone(0.0) && !gone(0.0) && gone(0.0));
+        let (mut now, mut pauses) = (0.0, Vec::new());
+        for _ in 0..10 {
+            let until = Duration::from_millis(endpoint.ejected_until.load(Relaxed)) - at(0.0);
+            pauses.push((until.as_secs_f64() - now).mul_add(10.0, 0.5) as u32);
+            now = until.as_secs_f64();
+            assert!(gone(now));
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512], "tenths of a second");
+        endpoint.succeeded(Duration::from_millis(1), at(200.0));
+        assert!(!gone(400.0) && !gone(400.0) && gone(400.0));
+        assert_eq!(endpoint.fitness(at(400.2)), Fitness::Probation, "forgiven");
     }
 }

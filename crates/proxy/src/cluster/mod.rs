@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use model::{Cause, Failure};
 
 use budget::Budget;
-pub(crate) use endpoint::{Endpoint, Fitness};
+pub(crate) use endpoint::{Endpoint, Failed, Fitness};
 pub use settings::{Breaker, Outliers, Retry, RetryOn, Service, Source};
 
 /// A service and its state.
@@ -51,6 +51,8 @@ struct Counts {
 struct Endpoints {
     /// Those in use: at most a subset of all.
     used: Vec<Arc<Endpoint>>,
+    /// The largest weight of these.
+    heaviest: usize,
     /// How many there are.
     known: usize,
 }
@@ -92,7 +94,7 @@ impl Cluster {
             settings,
         };
         if let Source::Static(addrs) = &cluster.settings.source {
-            cluster.set_endpoints(addrs);
+            cluster.set_endpoints(&addrs.iter().map(|addr| (*addr, 1)).collect::<Vec<_>>());
         }
         Arc::new(cluster)
     }
@@ -102,13 +104,20 @@ impl Cluster {
         self.epoch.elapsed()
     }
 
-    /// Takes new addresses into use. What stays keeps its state.
-    fn set_endpoints(&self, addrs: &[SocketAddr]) {
+    /// Takes new addresses into use, each with its weight. What stays keeps its state.
+    fn set_endpoints(&self, all: &[(SocketAddr, usize)]) {
         let before = self.endpoints.load();
         let kept: HashMap<_, _> = before.used.iter().map(|e| (e.addr, e)).collect();
-        let one = |addr: SocketAddr| kept.get(&addr).map_or_else(|| Arc::new(Endpoint::new(addr)), |e| Arc::clone(e));
-        let used = subset(addrs, self.settings.subset).into_iter().map(one).collect();
-        self.endpoints.store(Arc::new(Endpoints { used, known: addrs.len() }));
+        let alike = all.iter().all(|(_, weight)| *weight == all[0].1);
+        let one = |(addr, weight): (SocketAddr, usize)| {
+            let weight = if alike { 1 } else { weight.max(1) };
+            let endpoint = kept.get(&addr).map_or_else(|| Arc::new(Endpoint::new(addr, weight)), |e| Arc::clone(e));
+            endpoint.set_weight(weight);
+            endpoint
+        };
+        let used: Vec<_> = subset(all, self.settings.subset).into_iter().map(one).collect();
+        let heaviest = used.iter().map(|e| e.weight()).max().unwrap_or(1);
+        self.endpoints.store(Arc::new(Endpoints { used, heaviest, known: all.len() }));
     }
 
     /// Takes over what is known of the endpoints from the service as it was configured before.
@@ -120,7 +129,8 @@ impl Cluster {
 
     /// An endpoint for one try; `tried` are those that have had the request.
     pub(crate) fn pick(&self, tried: &[SocketAddr], random: &mut fastrand::Rng) -> Option<Arc<Endpoint>> {
-        balance::pick(&self.endpoints.load().used, tried, self.now(), random).cloned()
+        let endpoints = self.endpoints.load();
+        balance::pick(&endpoints.used, endpoints.heaviest, tried, self.now(), random).cloned()
     }
 
     /// Whether every endpoint has had the request.
@@ -299,18 +309,18 @@ pub struct EndpointState {
 
 /// A stable choice of at most so many: the same addresses give the same choice, and one more or less changes little. Each
 /// sidecar chooses for itself, so that all together use all.
-fn subset(addrs: &[SocketAddr], most: usize) -> Vec<SocketAddr> {
+fn subset(all: &[(SocketAddr, usize)], most: usize) -> Vec<(SocketAddr, usize)> {
     use std::hash::{BuildHasher, RandomState};
     use std::sync::LazyLock;
     static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    let mut addrs = addrs.to_vec();
-    addrs.sort_unstable();
-    addrs.dedup();
-    if addrs.len() > most {
-        addrs.sort_by_cached_key(|addr| SEED.hash_one(addr));
-        addrs.truncate(most.max(1));
+    let mut all = all.to_vec();
+    all.sort_unstable();
+    all.dedup_by_key(|(addr, _)| *addr);
+    if all.len() > most {
+        all.sort_by_cached_key(|(addr, _)| SEED.hash_one(addr));
+        all.truncate(most.max(1));
     }
-    addrs
+    all
 }
 
 #[cfg(test)]

@@ -61,8 +61,8 @@ impl Cluster {
     /// failing name server says nothing about the endpoints themselves, of which those that are gone are soon ejected.
     fn looked(&self, outcome: &Result<Answer, Error>) {
         if let Ok(answer) = outcome {
-            let addrs: Vec<_> = answer.endpoints.iter().map(|endpoint| endpoint.addr).collect();
-            self.set_endpoints(&addrs);
+            let all: Vec<_> = answer.endpoints.iter().map(|e| (e.addr, usize::from(e.weight))).collect();
+            self.set_endpoints(&all);
         }
         let mut state = self.resolving.state.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {

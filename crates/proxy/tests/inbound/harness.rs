@@ -37,19 +37,30 @@ impl Sidecar {
 
     /// Starts one that has an identity.
     pub(crate) fn known_as(identity: Arc<Identity>, app: SocketAddr, change: impl FnOnce(&mut Port)) -> Self {
-        Self::whole(Capacity { workers: 1, connections: usize::MAX }, identity, app, change)
+        Self::whole(Capacity { workers: 1, connections: usize::MAX }, identity, app, |ports| change(&mut ports[0]))
     }
 
     /// Starts one of this capacity.
     pub(crate) fn of(capacity: Capacity, app: SocketAddr, change: impl FnOnce(&mut Port)) -> Self {
+        Self::whole(capacity, Identity::start(identity::Settings::default()), app, |ports| change(&mut ports[0]))
+    }
+
+    /// Starts one with more ports than the first, none of which listens.
+    pub(crate) fn with_more(app: SocketAddr, change: impl FnOnce(&mut Vec<Port>)) -> Self {
+        let capacity = Capacity { workers: 1, connections: usize::MAX };
         Self::whole(capacity, Identity::start(identity::Settings::default()), app, change)
     }
 
-    fn whole(capacity: Capacity, identity: Arc<Identity>, app: SocketAddr, change: impl FnOnce(&mut Port)) -> Self {
+    fn whole(
+        capacity: Capacity,
+        identity: Arc<Identity>,
+        app: SocketAddr,
+        change: impl FnOnce(&mut Vec<Port>),
+    ) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("outrigger-test-{}-{}.log", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let log = std::env::temp_dir().join(name);
-        let mut port = Port {
+        let port = Port {
             name: "test".into(),
             listen: vec!["127.0.0.1:0".parse().unwrap()],
             intercepts: false,
@@ -68,12 +79,14 @@ impl Sidecar {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         };
-        change(&mut port);
+        let mut ports = vec![port];
+        change(&mut ports);
+        let names: Vec<&str> = ports.iter().map(|port| &*port.name).collect();
         let mut settings = telemetry::Settings::default();
         settings.access_log.output = telemetry::Output::File { path: log.clone(), rotate: None };
-        let telemetry = telemetry::Telemetry::start(settings, &["test"]).unwrap();
+        let telemetry = telemetry::Telemetry::start(settings, &names).unwrap();
         let geo = Arc::new(Geo::open(GeoSettings::default()).unwrap());
-        let snapshot = Snapshot { ports: vec![Arc::new(port)], ..Snapshot::default() };
+        let snapshot = Snapshot { ports: ports.into_iter().map(Arc::new).collect(), ..Snapshot::default() };
         let listeners = proxy::bind(&snapshot).unwrap();
         let resolver = net::dns::Resolver::new(net::dns::Settings::default()).unwrap();
         let addr = listeners[0].1.local_addr().unwrap();

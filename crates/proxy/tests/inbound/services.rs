@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use http::Response;
@@ -11,7 +11,7 @@ use proxy::Cluster;
 use proxy::config::{Outliers, Port, Protocol, Retry, RetryOn, Service, Source, Upstream};
 
 use crate::h2_peers::{self, full, whole};
-use crate::harness::{Raw, Sidecar, app, field};
+use crate::harness::{PATIENCE, Raw, Sidecar, app, field};
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: shop\r\n\r\n";
 
@@ -77,20 +77,37 @@ async fn get(raw: &mut Raw) -> (String, String) {
 
 #[tokio::test]
 async fn requests_are_spread_over_all_endpoints() {
-    let (a, b, c) = (endpoint("a", 200).await, endpoint("b", 200).await, endpoint("c", 200).await);
-    let sidecar = calling(&[a.0, b.0, c.0], |_, _| {});
-    let mut raw = sidecar.connect().await;
-    for _ in 0..90 {
-        assert!(get(&mut raw).await.0.starts_with("HTTP/1.1 200 "));
+    // Slow enough for a busy machine's own delays not to look like an endpoint's.
+    let pace = Duration::from_millis(20);
+    let mut endpoints = Vec::new();
+    for _ in 0..3 {
+        endpoints.push(until(Arc::new(AtomicBool::new(true)), 200, pace).await);
     }
-    for (_, requests) in [a, b, c] {
-        assert!(requests.load(SeqCst) > 5, "{}", requests.load(SeqCst));
+    let sidecar = calling(&endpoints, |_, _| {});
+    let callers: Vec<_> = (0..6)
+        .map(|_| {
+            let addr = sidecar.addr;
+            tokio::spawn(async move {
+                let mut raw = Raw(tokio::net::TcpStream::connect(addr).await.unwrap());
+                for _ in 0..15 {
+                    assert!(get(&mut raw).await.0.starts_with("HTTP/1.1 200 "));
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
     }
     let log = sidecar.end();
     assert!(
         log.iter()
             .all(|line| line["outrigger.upstream.tls"] == "disabled" && line["outrigger.upstream.address"].is_string())
     );
+    for endpoint in endpoints {
+        let went = |line: &&serde_json::Value| line["outrigger.upstream.address"] == endpoint.to_string();
+        let requests = log.iter().filter(went).count();
+        assert!((15..50).contains(&requests), "{requests} of 90");
+    }
 }
 
 #[tokio::test]
@@ -364,5 +381,200 @@ async fn a_connection_for_opaque_bytes_goes_to_an_endpoint_that_takes_it() {
     let sidecar = calling(&[nobody(), addr, nobody()], |_, port| port.protocol = Protocol::Tcp);
     for _ in 0..10 {
         assert_eq!(sidecar.connect().await.rest().await, "hello");
+    }
+}
+
+/// An endpoint that can be ended, with all its connections, and begun again at the same address.
+struct Fickle {
+    addr: SocketAddr,
+    running: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Fickle {
+    async fn new() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        Self { addr, running: Some(Self::run(listener)) }
+    }
+
+    fn run(listener: tokio::net::TcpListener) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(async move {
+            let mut open = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                open.spawn(async move {
+                    let mut caller = Raw(stream);
+                    while request(&mut caller).await.is_some() {
+                        caller.send("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nfickle").await;
+                    }
+                });
+            }
+        })
+    }
+
+    async fn end(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.abort();
+            let _ = running.await;
+        }
+    }
+
+    fn begin(&mut self) {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(self.addr).unwrap();
+        self.running = Some(Self::run(socket.listen(128).unwrap()));
+    }
+}
+
+/// An endpoint that is as it should be until it is told to go bad.
+async fn until(bad: Arc<AtomicBool>, status: u16, slow: Duration) -> SocketAddr {
+    let (addr, _) = app(move |mut caller, _| {
+        let bad = bad.clone();
+        async move {
+            while request(&mut caller).await.is_some() {
+                let (status, pause) = if bad.load(SeqCst) { (status, slow) } else { (200, Duration::ZERO) };
+                tokio::time::sleep(pause).await;
+                caller.send(format!("HTTP/1.1 {status} Any\r\ncontent-length: 2\r\n\r\nok")).await;
+            }
+        }
+    })
+    .await;
+    addr
+}
+
+/// The time within which 99 of a hundred answers came.
+fn p99(mut took: Vec<Duration>) -> Duration {
+    took.sort_unstable();
+    took[took.len() * 99 / 100]
+}
+
+/// One endpoint slow, one failing, one ended and begun again and again: no caller sees a failure, and after five seconds none
+/// sees the slow one either, but for the odd request that looks whether it still is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_endpoints_go_through_no_caller_is_told() {
+    const HEALTHY: Duration = Duration::from_secs(2);
+    const SETTLED: Duration = Duration::from_secs(7);
+    const END: Duration = Duration::from_secs(10);
+    const SLOW: Duration = Duration::from_millis(400);
+    let goes_bad = Arc::new(AtomicBool::new(false));
+    let failing = until(goes_bad.clone(), 503, Duration::ZERO).await;
+    let slow = until(goes_bad.clone(), 200, SLOW).await;
+    let mut fickle = Fickle::new().await;
+    let sidecar = calling(&[slow, failing, fickle.addr], |service, _| {
+        service.outliers.max_ejected = 0.67;
+    });
+    let begun = Instant::now();
+    let callers: Vec<_> = (0..8)
+        .map(|_| {
+            let addr = sidecar.addr;
+            tokio::spawn(async move {
+                let mut raw = Raw(tokio::net::TcpStream::connect(addr).await.unwrap());
+                let mut took = Vec::new();
+                let mut pace = tokio::time::interval(Duration::from_millis(10));
+                while begun.elapsed() < END {
+                    pace.tick().await;
+                    let asked = Instant::now();
+                    let (head, _) = get(&mut raw).await;
+                    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+                    took.push((asked - begun, asked.elapsed()));
+                }
+                took
+            })
+        })
+        .collect();
+    tokio::time::sleep(HEALTHY).await;
+    goes_bad.store(true, SeqCst);
+    while begun.elapsed() + Duration::from_secs(2) < END {
+        fickle.end().await;
+        fickle.begin();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    let mut took = Vec::new();
+    for caller in callers {
+        took.extend(caller.await.unwrap());
+    }
+    let between = |from, to| took.iter().filter(|(at, _)| (from..to).contains(at)).map(|(_, took)| *took).collect();
+    let (before, after) = (p99(between(Duration::ZERO, HEALTHY)), p99(between(SETTLED, END)));
+    // A busy machine is late by some milliseconds, an endpoint that is slow by a hundred times as much.
+    assert!(after < before.mul_f64(1.5) + SLOW / 8, "{before:?} healthy, {after:?} after");
+    let found = state(&sidecar);
+    assert_eq!(found.over_budget, 0);
+    assert!(found.retries as f64 <= took.len() as f64 * 0.2 + 10.0 * (begun.elapsed().as_secs_f64() + 1.0));
+    assert!(found.ejections > 0);
+}
+
+#[tokio::test]
+async fn where_the_peer_takes_no_more_streams_another_connection_is_opened() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let (counted, gate) = (connections.clone(), Arc::new(tokio::sync::Semaphore::new(0)));
+    let held = gate.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            counted.fetch_add(1, SeqCst);
+            let held = held.clone();
+            let service = hyper::service::service_fn(move |_| {
+                let held = held.clone();
+                async move {
+                    held.acquire().await.unwrap().forget();
+                    Ok::<_, std::convert::Infallible>(Response::new(full("done")))
+                }
+            });
+            let mut server = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+            server.max_concurrent_streams(2);
+            tokio::spawn(server.serve_connection(hyper_util::rt::TokioIo::new(stream), service));
+        }
+    });
+    let sidecar = calling(&[addr], http2);
+    let mut sender = h2_peers::caller(&sidecar).await;
+    // The first tells how many streams the peer takes.
+    gate.add_permits(1);
+    whole(sender.send_request(h2_peers::request("GET", "/").body(full("")).unwrap()).await.unwrap()).await;
+    let calls: Vec<_> = (0..6)
+        .map(|_| tokio::spawn(sender.send_request(h2_peers::request("GET", "/").body(full("")).unwrap())))
+        .collect();
+    let waiting = Instant::now();
+    while connections.load(SeqCst) < 3 {
+        assert!(waiting.elapsed() < PATIENCE, "{} connections for six calls, two on each", connections.load(SeqCst));
+        tokio::task::yield_now().await;
+    }
+    gate.add_permits(6);
+    for call in calls {
+        assert_eq!(whole(call.await.unwrap().unwrap()).await.1, "done");
+    }
+    assert_eq!(connections.load(SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_share_of_requests_and_those_with_a_header_go_to_the_canary() {
+    use proxy::config::{Share, Split};
+    let (stable, canary) = (endpoint("stable", 200).await, endpoint("canary", 200).await);
+    let sidecar = Sidecar::with_more(stable.0, |ports| {
+        let service = |addr| Upstream::Service(Cluster::new(Service::new(Source::Static(vec![addr]))));
+        ports[0].direction = Direction::Outbound;
+        ports[0].upstream = service(stable.0);
+        ports.push(Port { name: "canary".into(), listen: Vec::new(), upstream: service(canary.0), ..ports[0].clone() });
+    });
+    let shared = sidecar.shared();
+    let ports = shared.snapshot.load().ports.clone();
+    let split = |which| {
+        let split = Port { splits: vec![Split { to: 1, which }], ..Port::clone(&ports[0]) };
+        shared.reload(proxy::config::Snapshot { ports: vec![Arc::new(split), ports[1].clone()], ..Default::default() });
+    };
+    for (share, expected) in [(0.5, 20..80), (0.0, 0..1), (1.0, 100..101)] {
+        split(Share::Of(share));
+        let mut raw = sidecar.connect().await;
+        let mut at_canary = 0;
+        for _ in 0..100 {
+            at_canary += usize::from(get(&mut raw).await.1.starts_with("canary"));
+        }
+        assert!(expected.contains(&at_canary), "{share}: {at_canary}");
+    }
+    split(Share::Field("x-canary".into(), "1".into()));
+    for (value, expected) in [("1", "canary"), ("10", "stable"), ("0", "stable")] {
+        let mut raw = sidecar.connect().await;
+        raw.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Canary: {value}\r\n\r\n")).await;
+        assert!(raw.answer().await.1.starts_with(expected), "{value}");
     }
 }
