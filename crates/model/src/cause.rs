@@ -50,6 +50,8 @@ pub enum Cause {
     /// The TLS handshake with a service that the app calls failed; the detail begins with a
     /// [`TlsFault`](crate::TlsFault)'s label.
     UpstreamTls,
+    /// A service is called over mutual TLS, and there is no valid certificate of our own to show.
+    NoIdentity,
     /// The app accepted the request but did not begin to answer in time.
     AppTimeout,
     /// The app closed the connection before it began to answer, and the request could not be repeated safely.
@@ -77,7 +79,7 @@ pub enum Fault {
 
 impl Cause {
     /// Every cause, for registering metrics.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::BadRequest,
         Self::TargetTooLong,
         Self::HeadTooLarge,
@@ -100,6 +102,7 @@ impl Cause {
         Self::AppUnreachable,
         Self::AppConnectTimeout,
         Self::UpstreamTls,
+        Self::NoIdentity,
         Self::AppTimeout,
         Self::AppClosed,
         Self::AppBroken,
@@ -170,6 +173,9 @@ impl Cause {
                 ("app_connect_timeout", 503, App, "The app did not accept the connection in time.")
             }
             Self::UpstreamTls => ("upstream_tls", 502, App, "The service could not be verified, or did not accept us."),
+            Self::NoIdentity => {
+                ("no_identity", 503, Proxy, "The outrigger has no valid certificate of its own to show.")
+            }
             Self::AppTimeout => ("app_timeout", 504, App, "The app did not begin to answer in time."),
             Self::AppClosed => ("app_closed", 502, App, "The app closed the connection before it answered."),
             Self::AppBroken => ("app_broken", 502, App, "The app broke off within its answer."),

@@ -113,6 +113,7 @@ impl<'a> Head<'a> {
             | FieldName::XRealIp
             | FieldName::XClientGeo
             | FieldName::XOutrigger
+            | FieldName::ProxyAuthorization
             | FieldName::Tracestate => {}
         }
     }

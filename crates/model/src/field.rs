@@ -17,6 +17,7 @@ pub enum FieldName {
     Traceparent,
     Tracestate,
     XRequestId,
+    ProxyAuthorization,
     UserAgent,
     Referer,
     ContentType,
@@ -38,6 +39,7 @@ impl FieldName {
             12 if is(name, b"content-type") => (Self::ContentType, &b"content-type"[..]),
             15 => (Self::XForwardedFor, &b"x-forwarded-for"[..]),
             17 => (Self::XForwardedProto, &b"x-forwarded-proto"[..]),
+            19 => (Self::ProxyAuthorization, &b"proxy-authorization"[..]),
             23 => (Self::XForwardedClientCert, &b"x-forwarded-client-cert"[..]),
             _ => return Self::of_family(name),
         };

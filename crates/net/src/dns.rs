@@ -40,6 +40,24 @@ pub struct Answer {
     pub endpoints: Vec<Endpoint>,
     /// How long that holds: from a second to five minutes, whatever the records say.
     pub valid_for: Duration,
+    /// The family of which nobody could say whether there are any: what was known of it may still hold.
+    pub unknown: Option<Family>,
+}
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// A records.
+    V4,
+    /// AAAA records.
+    V6,
+}
+
+impl Family {
+    /// Whether an address is of this family.
+    pub fn has(self, ip: IpAddr) -> bool {
+        ip.is_ipv4() == (self == Self::V4)
+    }
 }
 
 /// One of the places a name leads to.
@@ -120,21 +138,30 @@ impl Resolver {
     pub async fn addresses(&self, name: &str, port: u16) -> Result<Answer, Error> {
         if let Ok(ip) = name.parse::<IpAddr>() {
             let endpoint = Endpoint { addr: SocketAddr::new(ip.to_canonical(), port), weight: 1 };
-            return Ok(Answer { endpoints: vec![endpoint], valid_for: LONGEST });
+            return Ok(Answer { endpoints: vec![endpoint], valid_for: LONGEST, unknown: None });
         }
         let (v4, v6) = tokio::join!(self.inner.ipv4_lookup(name), self.inner.ipv6_lookup(name));
+        let unknown_family;
         // One family is enough; why there is none is told by whoever gave no definite answer.
         let lookups = match (v4, v6) {
             (Err(v4), Err(v6)) => {
                 let (v4, v6) = (failed(&v4, name), failed(&v6, name));
                 return Err(if v4.is_definite() { v6 } else { v4 });
             }
-            (v4, v6) => [v4.ok(), v6.ok()],
+            (v4, v6) => {
+                let unknown = |e: &NetError| !failed(e, name).is_definite();
+                unknown_family = match (&v4, &v6) {
+                    (Err(e), _) if unknown(e) => Some(Family::V4),
+                    (_, Err(e)) if unknown(e) => Some(Family::V6),
+                    _ => None,
+                };
+                [v4.ok(), v6.ok()]
+            }
         };
         let ips = lookups.iter().flatten().flat_map(ips);
         let endpoints = ips.map(|ip| Endpoint { addr: SocketAddr::new(ip, port), weight: 1 }).collect();
         let until = lookups.iter().flatten().map(Lookup::valid_until).min();
-        answer(endpoints, until, name)
+        Ok(Answer { unknown: unknown_family, ..answer(endpoints, until, name)? })
     }
 
     /// SRV records of a name (RFC 2782): the endpoints of the lowest priority, each with its own port and weight.
@@ -203,7 +230,7 @@ fn answer(mut endpoints: Vec<Endpoint>, until: Option<Instant>, name: &str) -> R
         return Err(Error::NoRecords(name.to_owned()));
     }
     let valid_for = until.map_or(SHORTEST, |until| until.saturating_duration_since(Instant::now()));
-    Ok(Answer { endpoints, valid_for: valid_for.clamp(SHORTEST, LONGEST) })
+    Ok(Answer { endpoints, valid_for: valid_for.clamp(SHORTEST, LONGEST), unknown: None })
 }
 
 fn failed(e: &NetError, name: &str) -> Error {

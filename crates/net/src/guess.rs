@@ -30,6 +30,53 @@ pub fn guess(bytes: &[u8]) -> Option<Guess> {
     }
 }
 
+/// The same towards an app, where bytes that any server might read as HTTP must not pass for something else: then rules about
+/// requests would be gone around. Leading white space, methods of any characters and length, and tabs are taken for HTTP,
+/// which whoever parses it refuses. `None` while it could be either.
+pub fn guess_towards_app(bytes: &[u8]) -> Option<Guess> {
+    match guess(bytes) {
+        Some(Guess::Opaque) => Some(if might_be_http1(bytes)? { Guess::Http1 } else { Guess::Opaque }),
+        settled => settled,
+    }
+}
+
+/// Whether a lenient server might read a request here; `None` while that is open.
+fn might_be_http1(bytes: &[u8]) -> Option<bool> {
+    let start = bytes.iter().position(|b| !b"\r\n\t ".contains(b))?;
+    let line = &bytes[start..];
+    let method = line.iter().take_while(|b| is_tchar(**b)).count();
+    if method == line.len() {
+        // A word without an end: nobody's protocol but that of whoever wants to be taken for another.
+        return if method > LONGEST_WORD { Some(true) } else { None };
+    }
+    let blank = |b: &u8| *b == b' ' || *b == b'\t';
+    if !blank(&line[method]) {
+        return Some(false);
+    }
+    let rest = &line[method..];
+    let Some(target) = rest.iter().position(|b| !blank(b)) else {
+        return if rest.len() > LONGEST_WORD { Some(true) } else { None };
+    };
+    let rest = &rest[target..];
+    if rest[0] == b'/' || rest[0] == b'*' || rest[..rest.len().min(4)].eq_ignore_ascii_case(b"http") {
+        return Some(true);
+    }
+    // `GET x HTTP/1.1`: the version tells; without one, at the end of its line, it is no request.
+    match rest.iter().position(|b| *b == b'\n') {
+        Some(end) => {
+            let last = rest[..end].trim_ascii_end().rsplit(blank).next().unwrap_or_default();
+            Some(last.len() >= 5 && last[..5].eq_ignore_ascii_case(b"http/"))
+        }
+        None if rest.len() > LONGEST_LINE => Some(true),
+        None => None,
+    }
+}
+
+/// Bytes of a first word after which it is taken for a method.
+const LONGEST_WORD: usize = 256;
+/// Bytes of a first line after which it is taken for a request's.
+const LONGEST_LINE: usize = 8 * 1024;
+
 /// What follows a handshake record's type: a version of 3.0 to 3.4, then a length.
 fn tls(rest: &[u8]) -> Option<Guess> {
     match rest {
@@ -147,7 +194,55 @@ mod tests {
         assert_eq!(guess(b"GET / HTTP/9.9\n"), Some(Guess::Http1));
     }
 
+    #[test]
+    fn towards_an_app_whatever_a_server_might_take_for_a_request_is_one() {
+        for bytes in [
+            &b"\r\n\r\nGET /admin HTTP/1.1\r\n"[..],
+            b"get /admin HTTP/1.1\r\n",
+            b"GET\t/admin HTTP/1.1\r\n",
+            b"  GET /admin HTTP/1.1\r\n",
+            b"GET  /admin HTTP/1.1\r\n",
+            b"GET /admin\n",
+            b"G%T * HTTP/1.1\r\n",
+            b"GET hTTp://a/ HTTP/1.1\r\n",
+            b"GET admin HTTP/1.1\r\n",
+            b"GET admin http/1.0 \n",
+            &[b'A'; 300],
+            &[&b"GET "[..], &[b'x'; 9000]].concat(),
+        ] {
+            let text = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
+            assert_eq!(guess_towards_app(bytes), Some(Guess::Http1), "{text:?}");
+        }
+        for bytes in [
+            &b"*1\r\n$4\r\nPING\r\n"[..],
+            b"PING\r\n",
+            b"get x\r\n",
+            b"EHLO mail.example\r\n",
+            b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n",
+            b"CONNECT {\"verbose\":false,\"lang\":\"http/2\"}\r\n",
+            b"{\"jsonrpc\": \"2.0\"}",
+            b"\x00\x00\x00\x08\x04\xd2\x16\x2f",
+            b"\x10\x0c\x00\x04MQTT",
+            b"\r\n\x00",
+        ] {
+            assert_eq!(guess_towards_app(bytes), Some(Guess::Opaque), "{:?}", String::from_utf8_lossy(bytes));
+        }
+        for bytes in [&b"\r\n\r\n"[..], b"get", b"get ", b"get x", b"\t", b"POST", &[b'A'; 256]] {
+            assert_eq!(guess_towards_app(bytes), None, "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
     proptest! {
+        /// Whatever is a request for sure is one towards the app, and nothing that the two take differently is let through.
+        #[test]
+        fn towards_an_app_more_is_http_never_less(bytes in prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..64),
+            "[\r\n\t ]{0,3}[A-Za-z]{0,8}[ \t]{0,2}[/*a-z:]{0,12}[ A-Z/0-9.]{0,10}\r?\n?[ -~]{0,8}".prop_map(String::into_bytes),
+        ]) {
+            let (usual, strict) = (guess(&bytes), guess_towards_app(&bytes));
+            prop_assert!(strict == usual || (usual == Some(Guess::Opaque) && strict != Some(Guess::Tls) && strict != Some(Guess::Http2)));
+        }
+
         /// More bytes never change a verdict, but for a line that turns out to be none.
         #[test]
         fn a_verdict_stands(bytes in prop_oneof![

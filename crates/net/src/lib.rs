@@ -20,7 +20,7 @@ pub use client_hello::{ClientHello, Hello, client_hello};
 pub use deadline::Deadline;
 pub use detect::{Detected, HTTP2_PREFACE, detect};
 pub use dial::dial;
-pub use guess::{Guess, guess};
+pub use guess::{Guess, guess, guess_towards_app};
 pub use io::{Io, Replay};
 pub use listen::{Accepted, Acceptor, keep_watch, lacks_ipv6, listen};
 pub use original::{is_local, original_dst};

@@ -52,7 +52,10 @@ fn problems(config: &Config) -> Vec<String> {
         }
     }
     for port in &config.snapshot.ports {
+        // Where connections are redirected, whatever answers there answers through the outrigger.
+        let redirected = config.snapshot.routes.intercepted;
         let proxy::config::Upstream::App(apps) = &port.upstream else { continue };
+        let apps = if redirected { &[][..] } else { apps };
         for (addr, app) in
             local_addresses().iter().flat_map(|ip| apps.iter().map(move |app| (SocketAddr::new(*ip, app.port()), app)))
         {

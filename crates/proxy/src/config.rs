@@ -129,14 +129,6 @@ impl Port {
         let host = self.upstream.service().and_then(|cluster| cluster.settings.host.as_deref());
         host.unwrap_or(authority)
     }
-
-    /// The host of a request that names none.
-    pub(crate) fn default_host(&self) -> String {
-        match &self.upstream {
-            Upstream::App(addrs) => addrs[0].to_string(),
-            Upstream::Service(_) | Upstream::Meant => self.name.to_string(),
-        }
-    }
 }
 
 /// What the app behind a port speaks.

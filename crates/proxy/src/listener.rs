@@ -120,6 +120,18 @@ pub(crate) struct Admitted {
     pub(crate) port: usize,
 }
 
+impl Admitted {
+    /// Gives the place back for one of another port's; `false`, and nothing done, where that has none left.
+    pub(crate) fn assign(&mut self, port: usize) -> bool {
+        let shared = &self.worker.shared;
+        let admitted = shared.admit_connection(port, self.worker.port(port).limits.connections);
+        if admitted {
+            shared.release_connection(std::mem::replace(&mut self.port, port));
+        }
+        admitted
+    }
+}
+
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.worker.shared.release_connection(self.port);

@@ -1,17 +1,18 @@
 //! The tries of one request: where each goes, what it teaches about the endpoint, and whether there is another.
 
 use std::fmt::Write;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use identity::Expected;
-use model::{Cause, Failure};
+use model::{Cause, Direction, Failure};
 use telemetry::Record;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::app::Key;
-use crate::cluster::{Cluster, Endpoint, Failed, Place};
+use crate::cluster::{Begun, Cluster, Endpoint, Failed, Place};
 use crate::config::Port;
 use crate::worker::Worker;
 
@@ -63,11 +64,14 @@ impl Destination {
         self.service()?.settings.expected.as_ref()
     }
 
-    pub(crate) fn key(&self) -> Key {
-        match self {
-            Self::Addrs(addrs) => Key { addr: addrs[0], service: 0 },
-            Self::Endpoint(cluster, addr) => Key { addr: *addr, service: cluster.id },
-        }
+    /// Whose connections may be used, for one of the addresses.
+    pub(crate) fn key(&self, addr: SocketAddr) -> Key {
+        Key { addr, service: self.service().map_or(0, |cluster| cluster.id) }
+    }
+
+    /// The address tried first.
+    fn first(&self) -> SocketAddr {
+        self.addrs()[0]
     }
 }
 
@@ -136,7 +140,12 @@ pub(crate) struct Tries {
     last: Why,
     stale: bool,
     reasons: String,
-    ejected: Option<SocketAddr>,
+    /// The endpoint of the last try.
+    current: Option<(Arc<Endpoint>, Begun)>,
+    /// An endpoint that was ejected, and the last of its failures.
+    ejected: Option<(SocketAddr, String)>,
+    /// Another try was worth it, and the budget was empty.
+    over_budget: bool,
     /// Where the last try went, and whether over mutual TLS; for services only.
     went: Option<(SocketAddr, bool)>,
     /// Among the requests under way, until its answer has ended.
@@ -149,13 +158,23 @@ pub(crate) struct Try {
     pub(crate) to: Destination,
     /// When it has taken too long to begin an answer.
     pub(crate) deadline: Option<Instant>,
-    endpoint: Option<Arc<Endpoint>>,
-    /// It shows whether an endpoint is well again.
-    is_trial: bool,
+    endpoint: Option<(Arc<Endpoint>, Begun)>,
     begun: Instant,
 }
 
 impl Try {
+    /// Waits for a connection no longer than this try may take.
+    ///
+    /// # Errors
+    /// The connection's, or that there is none in time.
+    pub(crate) async fn connecting<T>(&self, what: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let late = |_elapsed| Failure::new(Cause::AppConnectTimeout, "no connection within the timeout of a try");
+        match self.deadline {
+            Some(deadline) => timeout_at(deadline, what).await.map_err(late)?,
+            None => what.await,
+        }
+    }
+
     /// There is a connection: what is measured from here on is the answer.
     pub(crate) fn sending(&mut self) {
         if self.endpoint.is_some() {
@@ -166,8 +185,8 @@ impl Try {
 
 impl Drop for Try {
     fn drop(&mut self) {
-        if let Some(endpoint) = &self.endpoint {
-            endpoint.end(self.is_trial);
+        if let Some((endpoint, begun)) = &self.endpoint {
+            endpoint.end(*begun);
         }
     }
 }
@@ -194,7 +213,9 @@ impl Tries {
             last: Why::Final,
             stale: false,
             reasons: String::new(),
+            current: None,
             ejected: None,
+            over_budget: false,
             went: None,
             _place: place,
         })
@@ -205,30 +226,43 @@ impl Tries {
     /// # Errors
     /// No endpoint is known.
     pub(crate) async fn next(&mut self, worker: &Worker, port: &Port) -> Result<Try, Failure> {
-        let mut is_trial = false;
         let (to, endpoint) = match &self.target {
             Target::Addrs(addrs) => (Destination::Addrs(addrs.clone()), None),
             Target::Named(host, number) => {
                 let strangers = &worker.shared.strangers;
-                let addrs = strangers.find(worker, host, *number, port.timeouts.connect.max(LOOKUP)).await?;
+                let addrs = strangers.find(worker, host, *number, self.lookup()).await?;
                 (Destination::Addrs(addrs), None)
             }
             Target::Peer(cluster, addr) => (Destination::Endpoint(cluster.clone(), *addr), None),
             Target::Service(cluster) => {
-                cluster.ready(worker, port.timeouts.connect.max(LOOKUP)).await?;
+                cluster.ready(worker, self.lookup()).await?;
                 let picked = cluster.pick(&self.tried, &mut worker.random.borrow_mut());
                 let endpoint = picked.ok_or_else(|| Failure::new(Cause::Unresolved, "no endpoint is known"))?;
-                is_trial = endpoint.begin(cluster.now());
-                (Destination::Endpoint(cluster.clone(), endpoint.addr), Some(endpoint))
+                let begun = endpoint.begin(cluster.now());
+                (Destination::Endpoint(cluster.clone(), endpoint.addr), Some((endpoint, begun)))
             }
         };
-        if to.service().is_some() {
-            self.went = Some((to.key().addr, to.expected().is_some()));
+        if port.direction == Direction::Outbound {
+            self.went = Some((to.first(), to.expected().is_some()));
         }
+        self.current.clone_from(&endpoint);
         let begun = Instant::now();
         let per_try = port.timeouts.per_try.map(|within| begun + within);
         let deadline = [per_try, self.deadline].into_iter().flatten().min();
-        Ok(Try { to, deadline, endpoint, is_trial, begun })
+        Ok(Try { to, deadline, endpoint, begun })
+    }
+
+    /// How long a name may take to be resolved.
+    fn lookup(&self) -> Duration {
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        left.map_or(LOOKUP, |left| left.min(LOOKUP))
+    }
+
+    /// Notes whose connection the request goes by, and whether over mutual TLS.
+    pub(crate) fn went(&mut self, by: (SocketAddr, bool)) {
+        if let Some(went) = &mut self.went {
+            *went = by;
+        }
     }
 
     /// Bytes of the body to keep in case it is sent once more.
@@ -250,11 +284,12 @@ impl Tries {
 
     /// Takes an answer's status down: what it says of the endpoint.
     pub(crate) fn answered(&mut self, attempt: &Try, status: u16) {
-        let (Some(endpoint), Some(cluster)) = (&attempt.endpoint, attempt.to.service()) else { return };
+        let Some((endpoint, begun)) = &attempt.endpoint else { return };
+        let Some(cluster) = attempt.to.service() else { return };
         if status < 500 {
-            endpoint.succeeded(attempt.begun.elapsed(), cluster.now());
+            endpoint.succeeded(attempt.begun.elapsed(), *begun != Begun::Healthy, cluster.now());
         } else {
-            self.count_failure(cluster.clone(), endpoint.clone(), Failed::Badly);
+            self.count_failure(cluster.clone(), Failed::Badly, Why::Status(status));
         }
     }
 
@@ -263,12 +298,27 @@ impl Tries {
         self.answered(attempt, 200);
     }
 
-    fn count_failure(&mut self, cluster: Arc<Cluster>, endpoint: Arc<Endpoint>, how: Failed) {
+    /// No answer began in the time that was given to it from outside the tries.
+    pub(crate) fn out_of_patience(&mut self) {
+        if let Target::Service(cluster) = &self.target {
+            self.count_failure(cluster.clone(), Failed::Badly, Why::Timeout);
+        }
+    }
+
+    /// Counts a failure of the endpoint that the last try went to.
+    fn count_failure(&mut self, cluster: Arc<Cluster>, how: Failed, why: Why) {
+        // Once a try: who waited for it from outside may tell as well.
+        let Some((endpoint, begun)) = self.current.take() else { return };
         let outliers = &cluster.settings.outliers;
-        if endpoint.failed(how, cluster.now(), outliers, || cluster.may_eject()) {
+        if endpoint.failed(how, begun != Begun::Healthy, cluster.now(), outliers, || cluster.may_eject()) {
             cluster.count_ejection();
-            self.ejected = Some(endpoint.addr);
-            tracing::warn!("endpoint {} ejected: too many failures in a row", endpoint.addr);
+            let mut reason = String::new();
+            why.write(&mut reason);
+            tracing::warn!(
+                "endpoint {} gets no requests for a while: too many failures, the last {reason}",
+                endpoint.addr
+            );
+            self.ejected = Some((endpoint.addr, reason));
         }
     }
 
@@ -280,12 +330,12 @@ impl Tries {
             Why::Unanswered | Why::Unproven | Why::Timeout => Some(Failed::Badly),
             Why::Stale | Why::StaleUnsent | Why::Status(_) | Why::Final => None,
         };
-        if let (Some(endpoint), Some(cluster), Some(how)) = (&attempt.endpoint, attempt.to.service(), failed) {
-            self.count_failure(cluster.clone(), endpoint.clone(), how);
+        if let (Some(cluster), Some(how)) = (attempt.to.service(), failed) {
+            self.count_failure(cluster.clone(), how, why);
         }
-        let granted = replayable && self.grants(why, attempt.to.key().addr);
+        let granted = replayable && self.grants(why, attempt.to.first());
         if granted {
-            self.tried.push(attempt.to.key().addr);
+            self.tried.push(attempt.to.first());
             self.retries += 1;
             self.last = why;
             if !self.reasons.is_empty() {
@@ -305,7 +355,11 @@ impl Tries {
                 && match &self.target {
                     Target::Addrs(_) | Target::Named(..) => safe,
                     Target::Peer(cluster, _) | Target::Service(cluster) => {
-                        (safe || cluster.settings.retry.all_methods) && cluster.retry()
+                        (safe || cluster.settings.retry.all_methods) && {
+                            let granted = cluster.retry();
+                            self.over_budget |= !granted;
+                            granted
+                        }
                     }
                 };
         }
@@ -321,10 +375,12 @@ impl Tries {
             Why::Stale | Why::StaleUnsent | Why::Final => false,
         };
         let in_time = self.deadline.is_none_or(|deadline| deadline > Instant::now());
-        let granted = wanted && in_time && self.left > 0 && cluster.retry();
-        if granted {
-            self.left -= 1;
+        if !(wanted && in_time && self.left > 0) {
+            return false;
         }
+        let granted = cluster.retry();
+        self.over_budget |= !granted;
+        self.left -= u32::from(granted);
         granted
     }
 
@@ -353,8 +409,11 @@ impl Tries {
         if let Some((addr, mtls)) = self.went {
             record.upstream(addr, mtls);
         }
-        if let Some(addr) = self.ejected.take() {
-            record.ejected(addr);
+        if let Some((addr, reason)) = self.ejected.take() {
+            record.ejected(addr, &reason);
+        }
+        if std::mem::take(&mut self.over_budget) {
+            record.retry_refused();
         }
     }
 }

@@ -51,8 +51,8 @@ pub struct Shared {
     /// Where names lead.
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) strangers: Strangers,
-    /// Our own ends of connections, where those could be redirected to ourselves.
-    dialled: Mutex<HashSet<SocketAddr>>,
+    /// Both ends of our own connections, where those could be redirected to ourselves.
+    dialled: Mutex<HashSet<(SocketAddr, SocketAddr)>>,
     /// Serving, or on the way out.
     pub lifecycle: Lifecycle,
     reloads: watch::Sender<()>,
@@ -125,15 +125,17 @@ impl Shared {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Remembers our own end of a connection while it is open.
-    pub(crate) fn dialled(self: &Arc<Self>, addr: SocketAddr) -> Dialled {
-        self.dialled.lock().unwrap_or_else(PoisonError::into_inner).insert(addr);
-        Dialled(self.clone(), addr)
+    /// Remembers a connection of ours while it is open.
+    pub(crate) fn dialled(self: &Arc<Self>, here: SocketAddr, there: SocketAddr) -> Dialled {
+        let ends = (here, there);
+        self.dialled.lock().unwrap_or_else(PoisonError::into_inner).insert(ends);
+        Dialled(self.clone(), ends)
     }
 
-    /// Whether a connection that came in is one of our own.
-    pub(crate) fn is_ours(&self, peer: SocketAddr) -> bool {
-        self.dialled.lock().unwrap_or_else(PoisonError::into_inner).contains(&peer)
+    /// Whether a connection that came from `peer` and was meant for `meant` is one of our own. The address it came from does not
+    /// tell alone: the kernel gives one port to connections with different ends.
+    pub(crate) fn is_ours(&self, peer: SocketAddr, meant: SocketAddr) -> bool {
+        self.dialled.lock().unwrap_or_else(PoisonError::into_inner).contains(&(peer, meant))
     }
 
     /// Counts a TLS handshake in, unless as many as may be are in progress.
@@ -186,8 +188,8 @@ impl Drop for Handshaking<'_> {
     }
 }
 
-/// Our own end of an open connection.
-pub(crate) struct Dialled(Arc<Shared>, SocketAddr);
+/// Both ends of an open connection of ours.
+pub(crate) struct Dialled(Arc<Shared>, (SocketAddr, SocketAddr));
 
 impl std::fmt::Debug for Dialled {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -45,6 +45,7 @@ pub(crate) struct Data {
     pub(crate) first_byte: Option<Duration>,
     pub(crate) retries: u32,
     pub(crate) ejected: Option<SocketAddr>,
+    pub(crate) over_budget: bool,
     /// Where it went, and whether over mutual TLS.
     pub(crate) upstream: Option<(SocketAddr, bool)>,
     pub(crate) stream: Option<&'static str>,
@@ -160,8 +161,21 @@ impl Record {
     }
 
     /// What happened to the request had an endpoint ejected.
-    pub fn ejected(&mut self, endpoint: SocketAddr) {
-        self.with(|data| data.ejected = Some(endpoint));
+    pub fn ejected(&mut self, endpoint: SocketAddr, reason: &str) {
+        self.with(|data| {
+            data.ejected = Some(endpoint);
+            data.set(Text::EjectedFor, reason.as_bytes(), MAX_TEXT);
+        });
+    }
+
+    /// The request was worth another try, and the retry budget was empty.
+    pub fn retry_refused(&mut self) {
+        self.with(|data| data.over_budget = true);
+    }
+
+    /// Protocols that the caller's TLS offers, the most wanted first.
+    pub fn alpn(&mut self, offered: &[Vec<u8>]) {
+        self.with(|data| data.set(Text::Alpn, &offered.join(&b","[..]), MAX_TEXT));
     }
 
     /// Where the request went in the end; `mtls` where the other end proved who it is.
@@ -290,6 +304,7 @@ impl Data {
             first_byte: None,
             retries: 0,
             ejected: None,
+            over_budget: false,
             upstream: None,
             stream: None,
             denied: None,

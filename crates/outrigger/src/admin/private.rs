@@ -116,6 +116,7 @@ fn upstream(mtls: bool, state: &proxy::ClusterState) -> serde_json::Value {
         "endpoints_known": state.known,
         "connections": state.connections,
         "requests": state.requests,
+        "pending": state.pending,
         "retries": {"granted": state.retries, "over_budget": state.over_budget},
         "ejections": state.ejections,
         "refused": state.refused.iter().map(|(bound, n)| ((*bound).to_owned(), (*n).into())).collect::<serde_json::Map<_, _>>(),

@@ -92,6 +92,9 @@ pub(super) fn finish(tree: &Value, overrides: &Overrides) -> Result<Config, Vec<
             routes.app_ports.extend(addrs.iter().map(|addr| (addr.port(), index)));
         }
     }
+    // An app that calls itself comes back by one of these.
+    let explicit = ports.iter().filter(|_| !transparent);
+    routes.inbound_ports = explicit.flat_map(|port| &port.listen).map(SocketAddr::port).collect();
     outbound::add(&file.outbound, &around, &mut ports, &mut routes, &mut check);
     routes.own_ports = ports.iter().flat_map(|port| &port.listen).map(SocketAddr::port).collect();
     routes.own_ports.extend(around.admin);

@@ -31,10 +31,8 @@ pub(super) fn add(
         let mut port = one(service, around, ports, &mut check);
         port.splits = splits(&service.split, &raw.services, first, i, &mut check);
         for host in &service.hosts {
-            match host.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?))) {
-                Some((host, port)) => routes.destinations.add_host(host, Some(port), index),
-                None => routes.destinations.add_host(host, None, index),
-            }
+            let (host, port) = host_of(host);
+            routes.destinations.add_host(host, port, index);
         }
         if !service.networks.is_empty() {
             let networks = Networks::new(service.networks.iter().map(|network| network.0));
@@ -45,10 +43,24 @@ pub(super) fn add(
     if raw.unmatched == Some(raw::Unmatched::Deny) {
         routes.unmatched = Unmatched::Deny;
     }
+    routes.client_first = raw.client_first_ports.clone();
+    let by_name =
+        |service: &&raw::Service| service.tls.mode == Some(raw::ServiceTlsMode::Mtls) && !service.hosts.is_empty();
+    let names = raw.services.iter().filter(by_name).flat_map(|service| &service.hosts);
+    routes.mesh_hosts = names.map(|host| host_of(host).0.into()).collect();
     routes.link_local = Networks::new(raw.link_local.iter().map(|network| network.0));
     if let Some(port) = for_anybody(raw, around, ports, check) {
         ports.push(Arc::new(port));
     }
+}
+
+/// As long as anybody's patience.
+const UNBOUND: Duration = Duration::from_secs(86_400);
+
+/// A host, and the port where only that is meant.
+fn host_of(host: &str) -> (&str, Option<u16>) {
+    let port = host.rsplit_once(':').and_then(|(host, port)| Some((host, Some(port.parse().ok()?))));
+    port.unwrap_or((host, None))
 }
 
 /// The listener for calls to anybody: by `Host`, as an HTTP proxy, or redirected here.
@@ -78,8 +90,15 @@ fn for_anybody(
     check("outbound.services", named.then(|| "found a service named outbound, which is the name of the rest".into()));
     let transparent = around.transparent.is_some();
     // Nobody asked for bounds on what is not ours: they are the app's and the kernel's business.
-    let timeouts = Timeouts { connect: Duration::from_secs(30), response: None, ..Timeouts::default() };
+    let timeouts = Timeouts {
+        connect: Duration::from_secs(30),
+        response: None,
+        body: UNBOUND,
+        write: UNBOUND,
+        ..Timeouts::default()
+    };
     let mut port = port("outbound", listen, Upstream::Meant, timeouts);
+    port.limits = Limits { head_bytes: 256 * 1024, head_fields: 1000, ..Limits::default() };
     (port.intercepts, port.detects) = (transparent, transparent);
     port.server_first = raw.server_first.unwrap_or(true);
     Some(port)
@@ -204,6 +223,8 @@ fn one(
         "protocol",
         tls_of_its_own.then(|| "found tls, expected tcp: the app's own TLS passes through as it is".into()),
     );
+    let unseen = raw.protocol == Some(raw::Protocol::Tcp) && raw.split.iter().any(|split| split.header.is_some());
+    check("split", unseen.then(|| "found a header with protocol: tcp, where nobody looks for one".into()));
     let service = Service {
         source,
         expected: expected(&raw.tls, around.has_identity, check),

@@ -206,6 +206,8 @@ pub(crate) struct Outbound {
     pub(crate) link_local: Vec<Cidr>,
     /// With `mode: transparent`: whether whoever is called may be the one to speak first. Default true.
     pub(crate) server_first: Option<bool>,
+    /// With `mode: transparent`: ports at which nobody is dialled before the app has said a word.
+    pub(crate) client_first_ports: Vec<u16>,
     /// Who is asked for names. Does not reload.
     pub(crate) dns: Dns,
     /// Services that the app calls. Number and addresses do not reload.

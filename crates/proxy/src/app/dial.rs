@@ -1,40 +1,53 @@
 //! New connections: over mutual TLS where that is what the service is, and to nobody but who is expected.
 
 use std::io;
+use std::sync::Arc;
 
-use identity::{Alpn, Expected};
+use identity::Alpn;
 use model::{Cause, Failure, TlsFault};
 use net::{Deadline, Io};
-use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 use tokio::time::Instant;
 
 use super::Link;
 use crate::cluster::Cluster;
 use crate::config::Port;
 use crate::handshake::{self, Fault, failed};
+use crate::outbound;
 use crate::tries::Destination;
 use crate::worker::Worker;
 
 /// Connects to where a try goes, for one protocol.
 pub(crate) async fn connect(worker: &Worker, port: &Port, to: &Destination, alpn: Alpn) -> Result<Link, Failure> {
-    let intercepted = worker.snapshot().routes.intercepted;
+    let snapshot = worker.snapshot();
+    let intercepted = snapshot.routes.intercepted;
     let service = to.service();
+    if let Some(cluster) = service {
+        outbound::permitted_endpoint(&snapshot.routes, to.addrs()[0], &cluster.settings.source)?;
+    }
+    // Before anybody is called: that we have no certificate is no fault of theirs.
+    let config = to.expected().map(|expected| worker.shared.identity.client(alpn, expected)).transpose();
+    let config = config.map_err(|e| {
+        worker.telemetry.upstream_handshake(Err(TlsFault::OwnIdentity));
+        Failure::new(Cause::NoIdentity, e.to_string())
+    })?;
     let place = service.map(Cluster::connection).transpose()?;
     let _waiting = service.map(Cluster::wait).transpose()?;
     let (mut io, addr) = net::dial(to.addrs(), port.timeouts.connect).await.map_err(|e| unreachable(&e))?;
-    let dialled = match intercepted {
-        true => io.local_addr().ok().map(|addr| worker.shared.dialled(addr)),
-        false => None,
-    };
-    // Where connections are redirected, an endpoint with an address of ours is the app itself, before which no outrigger is.
-    let is_app = intercepted && net::is_local(addr.ip());
-    if let Some(expected) = to.expected().filter(|_| !is_app) {
-        let proven = Box::pin(prove(worker, port, to, expected, &mut io, alpn)).await;
+    let here = io.local_addr().ok();
+    let dialled = here.filter(|_| intercepted).map(|here| worker.shared.dialled(here, addr));
+    // Where connections are redirected, an endpoint with an address of ours is the app itself, before which no outrigger is;
+    // the kernel calls such an address from itself.
+    let is_app = intercepted && (addr.ip().is_loopback() || here.is_some_and(|here| here.ip() == addr.ip()));
+    let mtls = config.filter(|_| !is_app);
+    let is_mtls = mtls.is_some();
+    if let Some(config) = mtls {
+        let proven = Box::pin(prove(worker, port, to, config, &mut io, alpn)).await;
         worker.telemetry.upstream_handshake(proven.as_ref().copied().map_err(|(fault, _)| *fault));
         proven.map_err(|(fault, detail)| Failure::new(Cause::UpstreamTls, format!("{}: {detail}", fault.label())))?;
     }
-    Ok(Link { io, _place: place, _dialled: dialled })
+    Ok(Link { io, addr, mtls: is_mtls, on_read: None, _place: place, _dialled: dialled })
 }
 
 /// Proves who we are and has the other end prove who it is.
@@ -42,15 +55,13 @@ async fn prove(
     worker: &Worker,
     port: &Port,
     to: &Destination,
-    expected: &Expected,
+    config: Arc<ClientConfig>,
     io: &mut Io,
     alpn: Alpn,
 ) -> Result<(), Fault> {
-    let config = worker.shared.identity.client(alpn, expected);
-    let config = config.map_err(|e| (TlsFault::OwnIdentity, e.to_string().into()))?;
     let connection = ClientConnection::new(config, server_name(to)).map_err(failed)?;
     let mut deadline = Deadline::new();
-    deadline.set(Some(Instant::now() + port.timeouts.handshake));
+    deadline.set(Some(Instant::now() + port.timeouts.connect.min(port.timeouts.handshake)));
     handshake::finish(worker, io, connection.into(), &[], &mut deadline).await?;
     let agreed = io.session().and_then(|session| session.alpn_protocol());
     if alpn == Alpn::Http2 && agreed != Some(b"h2") {

@@ -4,9 +4,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -21,6 +23,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::upload::Upload;
 use super::{Key, connect};
+use crate::cluster::Cluster;
 use crate::config::Port;
 use crate::tries::{Destination, Tries, Try, Why};
 use crate::worker::Worker;
@@ -59,6 +62,8 @@ struct Peer {
 struct Client {
     sender: SendRequest<Upload>,
     streams: Rc<Streams>,
+    /// Who accepted it, and whether over mutual TLS.
+    went: (SocketAddr, bool),
 }
 
 /// Streams of one connection.
@@ -99,7 +104,7 @@ impl Drop for OpenStream {
     }
 }
 
-/// Connections to one peer at most; beyond them, streams wait their turn in the library.
+/// Connections to an app at most; beyond them, streams wait their turn in the library.
 const CONNECTIONS: usize = 16;
 /// How long a connection is kept that has no stream.
 const IDLE: Duration = Duration::from_secs(300);
@@ -118,10 +123,10 @@ impl Clients {
         loop {
             let mut attempt = tries.next(worker, port).await?;
             let spare = again(&request);
-            let (answered, reused) = self.attempt(worker, port, &mut attempt, request).await;
+            let (answered, reused) = self.attempt(worker, port, tries, &mut attempt, request).await;
             let (failure, why, unsent) = match answered {
                 Ok((response, stream)) => {
-                    let status = response.status().as_u16();
+                    let status = meant_status(&response);
                     tries.answered(&attempt, status);
                     if !tries.again(&attempt, Why::Status(status), spare.is_some()) {
                         return Ok(Sent { response, reused, guard: Guard { _attempt: attempt, _stream: stream } });
@@ -146,25 +151,32 @@ impl Clients {
         &self,
         worker: &Worker,
         port: &Port,
+        tries: &mut Tries,
         attempt: &mut Try,
         request: Request<Upload>,
     ) -> (Result<(Response<Incoming>, OpenStream), NotSent>, bool) {
-        let late = || Failure::new(Cause::AppTimeout, "no answer within the timeout of a try");
-        let (mut client, reused) = match in_time(attempt.deadline, self.client(worker, port, &attempt.to)).await {
-            Some(Ok(found)) => found,
-            Some(Err(failure)) => return (Err((failure.clone(), Why::of(&failure), Some(request))), false),
-            None => return (Err((late(), Why::Timeout, Some(request))), false),
+        let (mut client, reused) = match attempt.connecting(self.client(worker, port, &attempt.to)).await {
+            Ok(found) => found,
+            Err(failure) => return (Err((failure.clone(), Why::of(&failure), Some(request))), false),
         };
         worker.telemetry.app_connection(reused);
         attempt.sending();
         let stream = OpenStream::new(&client.streams);
-        let sent = in_time(attempt.deadline, client.sender.try_send_request(request)).await;
-        let mut e = match sent {
-            Some(Ok(response)) => return (Ok((response, stream)), reused),
-            Some(Err(e)) => e,
-            None => return (Err((late(), Why::Timeout, None)), reused),
+        tries.went(client.went);
+        let sending = client.sender.try_send_request(request);
+        let sent = match attempt.deadline {
+            Some(deadline) => timeout_at(deadline, sending).await,
+            None => Ok(sending.await),
         };
-        self.forget(attempt.to.key());
+        let mut e = match sent {
+            Ok(Ok(response)) => return (Ok((response, stream)), reused),
+            Ok(Err(e)) => e,
+            Err(_elapsed) => {
+                let late = Failure::new(Cause::AppTimeout, "no answer within the timeout of a try");
+                return (Err((late, Why::Timeout, None)), reused);
+            }
+        };
+        self.forget(&attempt.to);
         let unsent = e.take_message();
         let e = e.into_error();
         let why = match () {
@@ -183,31 +195,26 @@ impl Clients {
         let peer = {
             let mut peers = self.peers.borrow_mut();
             let new = || Rc::new(Peer { clients: RefCell::default(), connecting: Arc::new(Semaphore::new(1)) });
-            peers.entry(to.key()).or_insert_with(new).clone()
+            peers.entry(to.key(to.addrs()[0])).or_insert_with(new).clone()
         };
-        if let Some(client) = peer.with_room() {
+        if let Some(client) = peer.with_room(to) {
             return Ok((client, true));
         }
+        // Whoever waits for a connection that another opens waits all the same.
+        let _waiting = to.service().map(Cluster::wait).transpose()?;
         let closed = |_| Failure::new(Cause::Internal, "connecting is closed");
         let turn = peer.connecting.clone().acquire_owned().await.map_err(closed)?;
-        if let Some(client) = peer.with_room() {
+        if let Some(client) = peer.with_room(to) {
             return Ok((client, true));
         }
-        let client = match open(worker, port, to, turn).await {
-            Ok(client) => client,
-            // Whoever may open no more shares what is open.
-            Err(failure) if failure.cause == Cause::CircuitBreaker => {
-                return peer.least_loaded().map(|client| (client, true)).ok_or(failure);
-            }
-            Err(failure) => return Err(failure),
-        };
+        let client = open(worker, port, to, turn).await?;
         peer.clients.borrow_mut().push(client.clone());
         Ok((client, false))
     }
 
     /// Drops a peer's connections that take no more streams.
-    fn forget(&self, key: Key) {
-        if let Some(peer) = self.peers.borrow().get(&key) {
+    fn forget(&self, to: &Destination) {
+        if let Some(peer) = self.peers.borrow().get(&to.key(to.addrs()[0])) {
             peer.clients.borrow_mut().retain(|client| !client.sender.is_closed() && client.sender.is_ready());
         }
     }
@@ -228,25 +235,25 @@ impl Clients {
 type NotSent = (Failure, Why, Option<Request<Upload>>);
 
 impl Peer {
-    /// A connection that takes another stream at once, or the best there is where there are as many as may be.
-    fn with_room(&self) -> Option<Client> {
+    /// A connection that takes another stream at once, to one of these addresses. Where the app has as many connections as it
+    /// gets, the one with the fewest streams; how many a service gets its circuit breaker says.
+    fn with_room(&self, to: &Destination) -> Option<Client> {
         let mut clients = self.clients.borrow_mut();
         clients.retain(|client| !client.sender.is_closed());
-        let room = clients.iter().find(|client| client.streams.has_room()).cloned();
-        let full = clients.len() >= CONNECTIONS;
-        drop(clients);
-        room.or_else(|| self.least_loaded().filter(|_| full))
-    }
-
-    fn least_loaded(&self) -> Option<Client> {
-        self.clients.borrow().iter().min_by_key(|client| client.streams.open.get()).cloned()
+        let theirs = || clients.iter().filter(|client| to.addrs().contains(&client.went.0));
+        let room = theirs().find(|client| client.streams.has_room());
+        let full = to.service().is_none() && theirs().count() >= CONNECTIONS;
+        room.or_else(|| theirs().min_by_key(|client| client.streams.open.get()).filter(|_| full)).cloned()
     }
 }
 
 /// Opens a connection, driven by a task of its own, which gives the turn back once the peer has said how many streams it
 /// takes; at the latest when it has had as long for that as for connecting.
 async fn open(worker: &Worker, port: &Port, to: &Destination, turn: OwnedSemaphorePermit) -> Result<Client, Failure> {
-    let link = connect(worker, port, to, Alpn::Http2).await?;
+    let mut link = connect(worker, port, to, Alpn::Http2).await?;
+    let went = (link.addr, link.mtls);
+    let waiting = Rc::<RefCell<Option<Waker>>>::default();
+    link.on_read = Some(waiting.clone());
     let (sender, connection) = http2::Builder::new(LocalExec)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
@@ -267,8 +274,12 @@ async fn open(worker: &Worker, port: &Port, to: &Destination, turn: OwnedSemapho
         let ended = poll_fn(|cx| {
             let polled = connection.as_mut().poll(cx);
             seen.most.set(connection.current_max_send_streams());
-            if turn.is_some() && (seen.most.get() != UNSAID || late.as_mut().poll(cx).is_ready()) {
-                turn = None;
+            if turn.is_some() {
+                // The library does not say when the settings come: whatever is read may be they.
+                waiting.borrow_mut().replace(cx.waker().clone());
+                if seen.most.get() != UNSAID || late.as_mut().poll(cx).is_ready() {
+                    turn = None;
+                }
             }
             polled
         });
@@ -276,14 +287,18 @@ async fn open(worker: &Worker, port: &Port, to: &Destination, turn: OwnedSemapho
             telemetry.http2_error(model::Fault::App);
         }
     });
-    Ok(Client { sender, streams })
+    Ok(Client { sender, streams, went })
 }
 
-/// Waits no longer than until then.
-async fn in_time<T>(deadline: Option<Instant>, what: impl Future<Output = T>) -> Option<T> {
-    match deadline {
-        Some(deadline) => timeout_at(deadline, what).await.ok(),
-        None => Some(what.await),
+/// The status an answer means: that of gRPC where it says right away that the call failed, in HTTP's terms
+/// (<https://grpc.io/docs/guides/status-codes/>).
+fn meant_status(response: &Response<Incoming>) -> u16 {
+    let grpc = response.headers().get("grpc-status").and_then(|status| status.to_str().ok()?.parse().ok());
+    match grpc {
+        Some(2 | 13 | 15) => 500,
+        Some(4) => 504,
+        Some(14) => 503,
+        _ => response.status().as_u16(),
     }
 }
 

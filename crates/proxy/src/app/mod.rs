@@ -12,6 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -63,6 +64,12 @@ struct Idle {
 #[derive(Debug)]
 pub(crate) struct Link {
     io: Io,
+    /// Who accepted it.
+    pub(crate) addr: SocketAddr,
+    /// Whether the other end proved who it is.
+    pub(crate) mtls: bool,
+    /// Woken once by what is read next.
+    on_read: Option<Rc<RefCell<Option<Waker>>>>,
     _place: Option<Place>,
     _dialled: Option<Dialled>,
 }
@@ -110,9 +117,11 @@ impl Apps {
         to: &Destination,
         reuse: Reuse,
     ) -> Result<Taken, Failure> {
-        if let Some(link) = poll_fn(|cx| Poll::Ready(self.take_idle(cx, to.key(), reuse))).await {
-            worker.telemetry.app_connection(true);
-            return Ok(Taken { link, reused: true });
+        for addr in to.addrs() {
+            if let Some(link) = poll_fn(|cx| Poll::Ready(self.take_idle(cx, to.key(*addr), reuse))).await {
+                worker.telemetry.app_connection(true);
+                return Ok(Taken { link, reused: true });
+            }
         }
         let link = connect(worker, port, to, Alpn::Http1).await?;
         worker.telemetry.app_connection(false);
@@ -143,7 +152,8 @@ impl Apps {
     }
 
     /// Keeps a connection whose last answer is read to its end. `keep_alive` is the app's `Keep-Alive: timeout`, seconds.
-    pub(crate) fn put(&self, key: Key, link: Link, keep_alive: Option<u32>) {
+    pub(crate) fn put(&self, to: &Destination, link: Link, keep_alive: Option<u32>) {
+        let key = to.key(link.addr);
         // An app that promises N seconds has begun to count before us: take one off.
         let promised = keep_alive.map_or(IDLE, |seconds| Duration::from_secs(u64::from(seconds.saturating_sub(1))));
         let since = Instant::now();
@@ -168,7 +178,13 @@ impl Apps {
 
 impl AsyncRead for Link {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        if let (true, Some(waiting)) = (read.is_ready(), &self.on_read)
+            && let Some(waker) = waiting.borrow_mut().take()
+        {
+            waker.wake();
+        }
+        read
     }
 }
 

@@ -76,7 +76,7 @@ fn is_better(one: &Endpoint, other: &Endpoint, now: Duration) -> bool {
 mod tests {
     use std::collections::HashMap;
 
-    use super::super::endpoint::Failed;
+    use super::super::endpoint::{Begun, Failed};
     use super::super::settings::Outliers;
     use super::*;
 
@@ -85,13 +85,13 @@ mod tests {
     fn endpoints(n: u8) -> Vec<Arc<Endpoint>> {
         let addr = |i| SocketAddr::from(([192, 0, 2, i], 80));
         let list: Vec<_> = (0..n).map(|i| Arc::new(Endpoint::new(addr(i), 1))).collect();
-        list.iter().for_each(|e| e.succeeded(Duration::from_millis(1), NOW));
+        list.iter().for_each(|e| e.succeeded(Duration::from_millis(1), true, NOW));
         list
     }
 
     fn eject(endpoint: &Endpoint) {
         let outliers = Outliers { consecutive: 1, ..Outliers::default() };
-        assert!(endpoint.failed(Failed::Badly, NOW, &outliers, || true));
+        assert!(endpoint.failed(Failed::Badly, false, NOW, &outliers, || true));
     }
 
     /// How many of a thousand picks each gets.
@@ -114,8 +114,8 @@ mod tests {
     #[test]
     fn the_slow_and_the_busy_get_less_and_the_ejected_and_the_tried_nothing() {
         let list = endpoints(4);
-        list[0].succeeded(Duration::from_millis(100), NOW);
-        (0..20).for_each(|_| assert!(!list[1].begin(NOW)));
+        list[0].succeeded(Duration::from_millis(100), true, NOW);
+        (0..20).for_each(|_| assert_ne!(list[1].begin(NOW), Begun::Trial));
         let seen = picks(&list, &[]);
         assert!(seen[&list[2].addr] > 350 && seen[&list[3].addr] > 350, "{seen:?}");
         eject(&list[2]);

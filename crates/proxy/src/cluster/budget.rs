@@ -4,13 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// How much of the past may be saved up: what traffic of this long earns.
-const SAVED: Duration = Duration::from_secs(10);
-/// Retries that may be saved up however little traffic there was.
-const SAVED_RETRIES: f64 = 10.0;
+/// How much of the past may be saved up, seconds: what was paid in longer ago and is still there is forgotten.
+const SAVED: usize = 10;
 
 /// A purse that requests and time fill, and retries empty. Whatever the order of events, retries never exceed the share of
-/// all requests plus the floor of all the time, its first second in advance.
+/// all requests plus the floor of all the time, its first second in advance; and those of any while, what that while and
+/// the ten seconds before it paid in.
 #[derive(Debug)]
 pub(crate) struct Budget {
     share: f64,
@@ -20,10 +19,10 @@ pub(crate) struct Budget {
 }
 
 /// Touched only where something has failed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Purse {
-    /// Retries to be had.
-    retries: f64,
+    /// What each of the last seconds paid in and is still there, by the second modulo their number.
+    saved: [f64; SAVED],
     /// Up to when time has paid, and the requests that had paid then.
     paid: Duration,
     paid_requests: u64,
@@ -31,7 +30,8 @@ struct Purse {
 
 impl Budget {
     pub(crate) fn new(share: f64, floor: f64) -> Self {
-        let purse = Purse { retries: floor, paid: Duration::ZERO, paid_requests: 0 };
+        let mut purse = Purse::default();
+        purse.saved[0] = floor;
         Self { share, floor, requests: AtomicU64::new(0), purse: Mutex::new(purse) }
     }
 
@@ -43,21 +43,49 @@ impl Budget {
     /// Takes one retry's worth, if it is there.
     pub(crate) fn retry(&self, now: Duration) -> bool {
         let purse = &mut *self.purse.lock().unwrap_or_else(PoisonError::into_inner);
-        let passed = now.saturating_sub(purse.paid).as_secs_f64();
         let requests = self.requests.load(Relaxed);
         let earned = (requests - purse.paid_requests) as f64 * self.share;
-        purse.retries += earned + passed * self.floor;
-        // Of a long quiet time, only what its last seconds would have earned is worth anything.
-        if passed > SAVED.as_secs_f64() {
-            let recent = earned * SAVED.as_secs_f64() / passed;
-            purse.retries = purse.retries.min(recent.max(SAVED_RETRIES) + self.floor);
+        purse.pay(earned, self.floor, now);
+        purse.paid_requests = requests;
+        purse.take_one(now)
+    }
+}
+
+impl Purse {
+    /// Pays in what was earned since the last time, spread evenly over it, and the floor of that time.
+    fn pay(&mut self, earned: f64, floor: f64, now: Duration) {
+        let (first, last) = (self.paid.as_secs(), now.as_secs());
+        let (from, to) = (self.paid.as_secs_f64(), now.as_secs_f64());
+        if to <= from {
+            self.saved[first as usize % SAVED] += earned;
+            return;
         }
-        (purse.paid, purse.paid_requests) = (purse.paid.max(now), requests);
-        let granted = purse.retries >= 1.0;
-        if granted {
-            purse.retries -= 1.0;
+        let rate = earned / (to - from) + floor;
+        for second in first.max((last + 1).saturating_sub(SAVED as u64))..=last {
+            let place = &mut self.saved[second as usize % SAVED];
+            if second > first {
+                // Until now it was that of a second long ago.
+                *place = 0.0;
+            }
+            let (begun, ended) = (from.max(second as f64), to.min((second + 1) as f64));
+            *place += rate * (ended - begun);
         }
-        granted
+        self.paid = now;
+    }
+
+    /// Takes from the oldest savings first.
+    fn take_one(&mut self, now: Duration) -> bool {
+        if self.saved.iter().sum::<f64>() < 1.0 {
+            return false;
+        }
+        let (mut wanted, oldest) = (1.0, now.as_secs() as usize + 1);
+        for i in 0..SAVED {
+            let place = &mut self.saved[(oldest + i) % SAVED];
+            let taken = place.min(wanted);
+            *place -= taken;
+            wanted -= taken;
+        }
+        true
     }
 }
 
@@ -91,27 +119,54 @@ mod tests {
     fn only_the_last_seconds_are_saved() {
         let budget = Budget::new(0.2, 10.0);
         (0..360_000).for_each(|_| budget.request());
-        // A hundred a second for an hour: ten seconds of them earn two hundred.
+        // A hundred a second for an hour: ten seconds of them earn two hundred, and the floor a hundred.
         let got = granted(&budget, 100_000, Duration::from_secs(3600));
-        assert!((209..=210).contains(&got), "{got}");
-        assert_eq!(granted(&budget, 100, Duration::from_secs(7200)), 20);
+        assert!((265..=301).contains(&got), "{got}");
+        let got = granted(&budget, 1000, Duration::from_secs(7200));
+        assert!((89..=101).contains(&got), "{got}");
     }
 
     #[test]
-    fn retries_never_exceed_the_budget_whatever_the_load() {
+    fn what_is_spent_little_by_little_saves_no_more() {
+        let budget = Budget::new(0.2, 10.0);
+        for second in 0..3600 {
+            (0..1000).for_each(|_| budget.request());
+            if second % 9 == 0 {
+                assert!(budget.retry(Duration::from_secs(second)));
+            }
+        }
+        let got = granted(&budget, 1_000_000, Duration::from_secs(3600));
+        assert!(got <= (200 + 10) * 10 + 1, "{got}");
+    }
+
+    #[test]
+    fn retries_of_any_while_never_exceed_what_it_and_the_ten_seconds_before_paid_in() {
         let mut random = fastrand::Rng::with_seed(11);
         let budget = Budget::new(0.2, 10.0);
         let (mut requests, mut retries, mut now) = (0u32, 0u32, Duration::ZERO);
-        for _ in 0..200_000 {
+        let mut seconds = Vec::new();
+        for _ in 0..400_000 {
             now += Duration::from_micros(random.u64(..500));
+            while seconds.len() <= now.as_secs() as usize {
+                seconds.push((requests, retries));
+            }
             if random.bool() {
                 requests += 1;
                 budget.request();
             }
-            retries += u32::from(random.u8(..4) > 0 && budget.retry(now));
+            // Quiet seconds, and such in which everything fails.
+            retries += u32::from(now.as_secs() % 17 > 12 && budget.retry(now));
             let bound = f64::from(requests) * 0.2 + now.as_secs_f64() * 10.0 + 10.0;
             assert!(f64::from(retries) <= bound + 1.0, "{retries} retries of {requests} requests in {now:?}");
         }
-        assert!(f64::from(retries) > f64::from(requests) * 0.19);
+        assert!(seconds.len() > 60);
+        for (from, before) in seconds.iter().enumerate() {
+            for (to, after) in seconds.iter().enumerate().skip(from + 1) {
+                let earlier = seconds[from.saturating_sub(SAVED)];
+                let paid = f64::from(after.0 - earlier.0) * 0.2 + (to - from + SAVED) as f64 * 10.0;
+                assert!(f64::from(after.1 - before.1) <= paid + 1.0, "from {from} to {to}");
+            }
+        }
+        assert!(f64::from(retries) > f64::from(requests) * 0.05);
     }
 }

@@ -8,16 +8,21 @@
 //! Written by every worker with relaxed atomics: a lost update makes an estimate a little older, nothing more.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::settings::Outliers;
 
-/// How long a measurement counts: after this the estimate has moved most of the way (to 1/e) towards a newer one.
-const MEMORY: Duration = Duration::from_secs(5);
+/// How long a measurement counts: after this the estimate has moved most of the way (to 1/e) towards newer ones. One slow answer
+/// of a busy machine is soon made up for.
+const MEMORY: Duration = Duration::from_secs(1);
+/// How long what is known of one that nobody asks counts: a slow one is to be left alone for longer than it takes to find out.
+const FADING: Duration = Duration::from_secs(10);
 /// What an endpoint that failed last is expected to take, at least: one that fails at once must not look like the fastest of
 /// all. Its next good answer makes up for it.
 const FAILURE_COST: Duration = Duration::from_millis(250);
+/// How long a request on probation keeps others away: a stream may take minutes to show anything.
+const TRIAL: Duration = Duration::from_secs(5);
 /// How long an endpoint is first ejected where nobody answers: a program that is being restarted is soon back, and one that is
 /// gone costs a connection refused, not an answer. Doubles each time, up to what the configuration says.
 const GONE: Duration = Duration::from_millis(100);
@@ -44,8 +49,8 @@ pub(crate) struct Endpoint {
     well_since: AtomicU64,
     /// Until when it is, milliseconds; 0 where it is not, and not on probation either.
     ejected_until: AtomicU64,
-    /// On probation, one request is under way to see.
-    on_trial: AtomicBool,
+    /// Since when a request is under way on probation, to see, milliseconds; 0 where there is none.
+    trial_since: AtomicU64,
 }
 
 /// Whether an endpoint may be asked.
@@ -56,6 +61,16 @@ pub(crate) enum Fitness {
     Ejected,
     /// One request at a time, to see.
     Probation,
+}
+
+/// How an endpoint stood when a request for it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begun {
+    Healthy,
+    /// Ejected, or on probation with another request under way to see: there was nobody better.
+    Unfit,
+    /// On probation, to see.
+    Trial,
 }
 
 /// How an endpoint failed.
@@ -80,7 +95,7 @@ impl Endpoint {
             ejections: AtomicU32::new(0),
             well_since: AtomicU64::new(0),
             ejected_until: AtomicU64::new(0),
-            on_trial: AtomicBool::new(false),
+            trial_since: AtomicU64::new(0),
         }
     }
 
@@ -105,8 +120,14 @@ impl Endpoint {
         match self.fitness(now) {
             Fitness::Healthy => true,
             Fitness::Ejected => false,
-            Fitness::Probation => !self.on_trial.load(Relaxed),
+            Fitness::Probation => !self.is_on_trial(now),
         }
+    }
+
+    /// Whether a request is under way that shows how it is. One that takes long shows nothing.
+    fn is_on_trial(&self, now: Duration) -> bool {
+        let since = self.trial_since.load(Relaxed);
+        since != 0 && millis(now) < since + millis(TRIAL)
     }
 
     /// What another request there costs: the peak-sensitive average times what is under way. Unknown endpoints are cheapest
@@ -126,10 +147,15 @@ impl Endpoint {
         if self.failing.load(Relaxed) == 0 { average } else { average.max(nanos(FAILURE_COST)) }
     }
 
-    /// The part of the average that is left of it by now.
+    /// The part of the estimate that is left of it by now. A failure that led to nothing is soon forgotten.
     fn aged(&self, now: Duration) -> f64 {
+        self.left(now, if self.failing.load(Relaxed) == 0 { FADING } else { MEMORY })
+    }
+
+    /// What is left after the time since the last measurement, of what fades so fast.
+    fn left(&self, now: Duration, memory: Duration) -> f64 {
         let age = nanos(now).saturating_sub(self.moved.load(Relaxed));
-        (-(age as f64) / nanos(MEMORY) as f64).exp()
+        (-(age as f64) / nanos(memory) as f64).exp()
     }
 
     pub(crate) fn load(&self) -> usize {
@@ -146,23 +172,34 @@ impl Endpoint {
         self.failing.load(Relaxed)
     }
 
-    /// A request goes there. `true` where it is the one that shows whether the endpoint is well again.
-    pub(crate) fn begin(&self, now: Duration) -> bool {
+    /// A request goes there. What became of it says whether the endpoint is well again only where it began after the endpoint
+    /// was ejected.
+    pub(crate) fn begin(&self, now: Duration) -> Begun {
         self.load.fetch_add(1, Relaxed);
-        self.fitness(now) == Fitness::Probation && !self.on_trial.swap(true, Relaxed)
-    }
-
-    /// A request is over, however it ended.
-    pub(crate) fn end(&self, was_trial: bool) {
-        self.load.fetch_sub(1, Relaxed);
-        if was_trial {
-            self.on_trial.store(false, Relaxed);
+        match self.fitness(now) {
+            Fitness::Healthy => Begun::Healthy,
+            Fitness::Probation if !self.is_on_trial(now) => {
+                self.trial_since.store(millis(now).max(1), Relaxed);
+                Begun::Trial
+            }
+            Fitness::Ejected | Fitness::Probation => Begun::Unfit,
         }
     }
 
-    /// An answer began, and it is a good one.
-    pub(crate) fn succeeded(&self, took: Duration, now: Duration) {
+    /// A request is over, however it ended.
+    pub(crate) fn end(&self, begun: Begun) {
+        self.load.fetch_sub(1, Relaxed);
+        if begun == Begun::Trial {
+            self.trial_since.store(0, Relaxed);
+        }
+    }
+
+    /// An answer began, and it is a good one. `unfit` where the request began after the endpoint was ejected.
+    pub(crate) fn succeeded(&self, took: Duration, unfit: bool, now: Duration) {
         if self.ejected_until.load(Relaxed) != 0 {
+            if !unfit {
+                return;
+            }
             // What was measured before it was ejected says nothing of it now.
             self.ejected_until.store(0, Relaxed);
             self.average.store(0, Relaxed);
@@ -175,10 +212,12 @@ impl Endpoint {
         }
     }
 
-    /// It failed. `may_eject` is asked where that makes one too many.
+    /// It failed. `unfit` where the request began after the endpoint was ejected; `may_eject` is asked where that makes one too
+    /// many.
     pub(crate) fn failed(
         &self,
         how: Failed,
+        unfit: bool,
         now: Duration,
         outliers: &Outliers,
         may_eject: impl FnOnce() -> bool,
@@ -188,7 +227,7 @@ impl Endpoint {
         let failures = self.failures.fetch_add(1, Relaxed) + 1;
         let too_many = match self.fitness(now) {
             Fitness::Healthy => outliers.consecutive > 0 && failures >= outliers.consecutive,
-            Fitness::Probation => true,
+            Fitness::Probation => unfit,
             Fitness::Ejected => false,
         };
         let eject = too_many && may_eject();
@@ -222,7 +261,7 @@ impl Endpoint {
     fn observe(&self, took: Duration, now: Duration) {
         let took = nanos(took).max(1);
         let average = self.average.load(Relaxed);
-        let kept = self.aged(now);
+        let kept = self.left(now, MEMORY);
         let moved = match average {
             0 => took,
             average if took > average => took,
@@ -256,14 +295,14 @@ mod tests {
     }
 
     fn fail(endpoint: &Endpoint, seconds: f64) -> bool {
-        endpoint.failed(Failed::Badly, at(seconds), &OUTLIERS, || true)
+        endpoint.failed(Failed::Badly, true, at(seconds), &OUTLIERS, || true)
     }
 
     #[test]
     fn failures_in_a_row_eject_for_longer_each_time_until_it_was_well_for_long() {
         let endpoint = endpoint();
         assert!(!fail(&endpoint, 0.0) && !fail(&endpoint, 0.0));
-        endpoint.succeeded(Duration::from_millis(1), at(0.0));
+        endpoint.succeeded(Duration::from_millis(1), true, at(0.0));
         assert!(!fail(&endpoint, 0.0) && !fail(&endpoint, 0.0) && fail(&endpoint, 0.0));
         for (now, fitness) in [(0.1, Fitness::Ejected), (9.9, Fitness::Ejected), (10.0, Fitness::Probation)] {
             assert_eq!(endpoint.fitness(at(now)), fitness, "{now}");
@@ -271,11 +310,11 @@ mod tests {
         // One failure on probation is enough, and it stays out for twice as long.
         assert!(fail(&endpoint, 10.0));
         assert_eq!(endpoint.fitness(at(29.9)), Fitness::Ejected);
-        endpoint.succeeded(Duration::from_millis(1), at(30.0));
+        endpoint.succeeded(Duration::from_millis(1), true, at(30.0));
         assert_eq!(endpoint.fitness(at(30.0)), Fitness::Healthy);
         assert!((0..3).map(|_| fail(&endpoint, 31.0)).last().unwrap());
         assert_eq!(endpoint.fitness(at(60.9)), Fitness::Ejected, "soon again: three times as long");
-        endpoint.succeeded(Duration::from_millis(1), at(61.0));
+        endpoint.succeeded(Duration::from_millis(1), true, at(61.0));
         assert!((0..3).map(|_| fail(&endpoint, 100.0)).last().unwrap());
         assert_eq!(endpoint.fitness(at(109.9)), Fitness::Ejected);
         assert_eq!(endpoint.fitness(at(110.0)), Fitness::Probation, "forgiven");
@@ -298,48 +337,62 @@ mod tests {
         let endpoint = endpoint();
         assert!((0..3).map(|_| fail(&endpoint, 0.0)).last().unwrap());
         assert!(!endpoint.is_available(at(5.0)) && endpoint.is_available(at(10.0)));
-        endpoint.begin(at(0.0));
-        assert!(endpoint.begin(at(10.0)) && !endpoint.is_available(at(10.0)));
-        assert!(!endpoint.begin(at(10.0)), "one is enough");
-        endpoint.end(false);
-        assert!(!endpoint.is_available(at(10.0)), "what began before it was ejected shows nothing");
-        endpoint.end(true);
+        assert!(endpoint.begin(at(10.0)) == Begun::Trial && !endpoint.is_available(at(10.0)));
+        assert_eq!(endpoint.begin(at(10.0)), Begun::Unfit, "one is enough");
+        endpoint.end(Begun::Unfit);
+        assert!(!endpoint.is_available(at(10.0)));
+        assert!(endpoint.is_available(at(16.0)), "one that takes long shows nothing");
+        endpoint.end(Begun::Trial);
         assert!(endpoint.is_available(at(10.0)));
+    }
+
+    #[test]
+    fn what_began_before_it_was_ejected_says_nothing_about_after() {
+        let endpoint = endpoint();
+        assert_eq!(endpoint.begin(at(0.0)), Begun::Healthy);
+        assert!(!fail(&endpoint, 0.0) && !fail(&endpoint, 0.0) && fail(&endpoint, 0.0));
+        endpoint.succeeded(Duration::from_millis(1), false, at(1.0));
+        assert_eq!(endpoint.fitness(at(1.0)), Fitness::Ejected);
+        assert!(!endpoint.failed(Failed::Badly, false, at(11.0), &OUTLIERS, || true));
+        assert_eq!(endpoint.fitness(at(11.0)), Fitness::Probation);
+        endpoint.succeeded(Duration::from_millis(1), true, at(11.0));
+        assert_eq!(endpoint.fitness(at(11.0)), Fitness::Healthy);
     }
 
     #[test]
     fn a_slow_answer_counts_at_once_and_a_fast_one_by_and_by() {
         let endpoint = endpoint();
         assert_eq!(endpoint.cost(at(0.0)), 0.0);
-        assert!(!endpoint.begin(at(0.0)));
+        assert_eq!(endpoint.begin(at(0.0)), Begun::Healthy);
         assert!(endpoint.cost(at(0.0)) > 1e300, "nothing is known while its first answer is out");
-        endpoint.succeeded(Duration::from_millis(10), at(0.0));
-        endpoint.end(false);
+        endpoint.succeeded(Duration::from_millis(10), true, at(0.0));
+        endpoint.end(Begun::Healthy);
         let millis = |now| (endpoint.expected(at(now)).unwrap().as_secs_f64() * 1e3).round();
         assert_eq!(millis(0.0), 10.0);
-        endpoint.succeeded(Duration::from_millis(100), at(0.0));
+        endpoint.succeeded(Duration::from_millis(100), true, at(0.0));
         assert_eq!(millis(0.0), 100.0);
-        endpoint.succeeded(Duration::from_millis(10), at(5.0));
-        assert_eq!(millis(5.0), 43.0);
+        endpoint.succeeded(Duration::from_millis(10), true, at(5.0));
+        assert_eq!(millis(5.0), 11.0);
         // Nobody asks a slow one any more: what is known of it fades, until it is asked again.
-        assert!(endpoint.cost(at(40.0)) < endpoint.cost(at(5.0)) / 500.0);
+        let (cost, later) = (endpoint.cost(at(5.0)), endpoint.cost(at(15.0)));
+        assert!((cost / later - std::f64::consts::E).abs() < 0.01, "{cost} {later}");
     }
 
     #[test]
     fn a_failure_that_comes_at_once_is_no_fast_answer_and_the_next_good_one_makes_up_for_it() {
         let endpoint = endpoint();
-        endpoint.succeeded(Duration::from_millis(1), at(0.0));
+        endpoint.succeeded(Duration::from_millis(1), true, at(0.0));
         fail(&endpoint, 0.0);
         assert_eq!(endpoint.expected(at(0.0)), Some(FAILURE_COST));
-        assert!(endpoint.expected(at(10.0)) < Some(FAILURE_COST / 7), "what it did long ago says little");
-        endpoint.succeeded(Duration::from_millis(1), at(0.1));
+        assert!(endpoint.expected(at(4.0)) < Some(FAILURE_COST / 50), "what it did long ago says little");
+        endpoint.succeeded(Duration::from_millis(1), true, at(0.1));
         assert_eq!(endpoint.expected(at(0.1)), Some(Duration::from_millis(1)));
     }
 
     #[test]
     fn one_that_is_gone_is_looked_for_soon_and_then_less_often() {
         let endpoint = endpoint();
-        let gone = |now: f64| endpoint.failed(Failed::Gone, at(now), &OUTLIERS, || true);
+        let gone = |now: f64| endpoint.failed(Failed::Gone, true, at(now), &OUTLIERS, || true);
         assert!(!gone(0.0) && !gone(0.0) && gone(0.0));
         let (mut now, mut pauses) = (0.0, Vec::new());
         for _ in 0..10 {
@@ -349,7 +402,7 @@ mod tests {
             assert!(gone(now));
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512], "tenths of a second");
-        endpoint.succeeded(Duration::from_millis(1), at(200.0));
+        endpoint.succeeded(Duration::from_millis(1), true, at(200.0));
         assert!(!gone(400.0) && !gone(400.0) && gone(400.0));
         assert_eq!(endpoint.fitness(at(400.2)), Fitness::Probation, "forgiven");
     }

@@ -11,14 +11,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, LazyLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use model::{Cause, Failure};
 
 use budget::Budget;
-pub(crate) use endpoint::{Endpoint, Failed, Fitness};
+pub(crate) use endpoint::{Begun, Endpoint, Failed, Fitness};
 pub use settings::{Breaker, Outliers, Retry, RetryOn, Service, Source};
 
 /// A service and its state.
@@ -27,7 +27,6 @@ pub struct Cluster {
     pub settings: Service,
     /// Tells its connections from another's.
     pub(crate) id: u64,
-    epoch: Instant,
     endpoints: ArcSwap<Endpoints>,
     resolving: resolve::Resolving,
     connections: AtomicUsize,
@@ -57,6 +56,14 @@ struct Endpoints {
     known: usize,
 }
 
+impl Endpoints {
+    /// Whether there is one address, or one of each family: that of a Service with a cluster IP, or of a single pod.
+    fn leads_to_one(&self) -> bool {
+        let v4 = self.used.iter().filter(|e| e.addr.is_ipv4()).count();
+        self.known > 0 && self.known == self.used.len() && v4 <= 1 && self.known - v4 <= 1
+    }
+}
+
 /// Whose bound was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bound {
@@ -83,7 +90,6 @@ impl Cluster {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let cluster = Self {
             id: NEXT.fetch_add(1, Relaxed),
-            epoch: Instant::now(),
             endpoints: ArcSwap::default(),
             resolving: resolve::Resolving::default(),
             connections: AtomicUsize::new(0),
@@ -99,9 +105,10 @@ impl Cluster {
         Arc::new(cluster)
     }
 
-    /// Since the cluster's epoch.
+    /// Since an epoch that all have: endpoints outlive a service's settings.
     pub(crate) fn now(&self) -> Duration {
-        self.epoch.elapsed()
+        static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+        EPOCH.elapsed()
     }
 
     /// Takes new addresses into use, each with its weight. What stays keeps its state.
@@ -230,7 +237,7 @@ impl Cluster {
             ejections: self.counts.ejections.load(Relaxed),
             refused,
             resolution: self.resolving.state.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            unbalanced: endpoints.known == 1 && !matches!(self.settings.source, Source::Static(_)),
+            unbalanced: endpoints.leads_to_one() && !matches!(self.settings.source, Source::Static(_)),
         }
     }
 }
@@ -311,7 +318,6 @@ pub struct EndpointState {
 /// sidecar chooses for itself, so that all together use all.
 fn subset(all: &[(SocketAddr, usize)], most: usize) -> Vec<(SocketAddr, usize)> {
     use std::hash::{BuildHasher, RandomState};
-    use std::sync::LazyLock;
     static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     let mut all = all.to_vec();
     all.sort_unstable();

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use model::{Cause, Failure};
 use net::dns::{Answer, Error, Resolver, next_look};
-use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::settings::Source;
 use super::{Cluster, Resolution};
@@ -16,6 +16,9 @@ use crate::worker::Worker;
 
 /// A service nobody has called for so long is no longer asked for, and its endpoints are forgotten.
 const UNUSED: Duration = Duration::from_secs(300);
+
+/// How often a name that leads nowhere is asked for at most, whoever waits for it.
+const OFTEN: Duration = Duration::from_secs(1);
 
 /// The state of asking for a name.
 #[derive(Debug, Default)]
@@ -26,11 +29,14 @@ pub(super) struct Resolving {
     used: AtomicU64,
     /// Questions that ended, one way or the other.
     looks: watch::Sender<u64>,
+    /// Somebody waits for endpoints, of which there are none.
+    wanted: Notify,
     pub(super) state: Mutex<Resolution>,
 }
 
 impl Cluster {
-    /// Waits until there are endpoints. Costs nothing where there are.
+    /// Waits until there are endpoints. Costs nothing where there are; where there are none, the name is asked for anew, but not
+    /// more than once a second.
     ///
     /// # Errors
     /// The name could not be resolved, or not in time.
@@ -46,6 +52,10 @@ impl Cluster {
             return Ok(());
         }
         let mut looks = self.resolving.looks.subscribe();
+        if !self.endpoints.load().used.is_empty() {
+            return Ok(());
+        }
+        self.resolving.wanted.notify_one();
         let looked = timeout(within, looks.changed()).await;
         match (self.endpoints.load().used.is_empty(), looked) {
             (false, _) => Ok(()),
@@ -61,7 +71,12 @@ impl Cluster {
     /// failing name server says nothing about the endpoints themselves, of which those that are gone are soon ejected.
     fn looked(&self, outcome: &Result<Answer, Error>) {
         if let Ok(answer) = outcome {
-            let all: Vec<_> = answer.endpoints.iter().map(|e| (e.addr, usize::from(e.weight))).collect();
+            let mut all: Vec<_> = answer.endpoints.iter().map(|e| (e.addr, usize::from(e.weight))).collect();
+            if let Some(family) = answer.unknown {
+                let before = self.endpoints.load();
+                let kept = before.used.iter().filter(|e| family.has(e.addr.ip()));
+                all.extend(kept.map(|e| (e.addr, e.weight())));
+            }
             self.set_endpoints(&all);
         }
         let mut state = self.resolving.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,7 +122,11 @@ async fn keep_resolving(cluster: Arc<Cluster>, resolver: Arc<Resolver>) {
             Ok(answer) => (failures, valid_for) = (0, answer.valid_for),
             Err(_) => failures += 1,
         }
-        tokio::time::sleep(next_look(valid_for, failures, random.f64())).await;
+        let asked = Instant::now();
+        tokio::select! {
+            () = sleep(next_look(valid_for, failures, random.f64())) => {}
+            () = cluster.resolving.wanted.notified() => sleep_until(asked + OFTEN).await,
+        }
         if cluster.retire() {
             return;
         }

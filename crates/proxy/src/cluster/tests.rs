@@ -34,7 +34,7 @@ fn as_many_are_ejected_as_the_share_allows_and_never_all() {
         let cluster = cluster(endpoints, |s| s.outliers.max_ejected = share);
         let outliers = Outliers { consecutive: 1, ..Outliers::default() };
         for endpoint in &cluster.endpoints.load().used {
-            endpoint.failed(Failed::Badly, cluster.now(), &outliers, || cluster.may_eject());
+            endpoint.failed(Failed::Badly, false, cluster.now(), &outliers, || cluster.may_eject());
         }
         let out = cluster.state().endpoints.iter().filter(|e| e.state == "ejected").count();
         assert_eq!(out, ejected, "{endpoints} endpoints, {share}");
@@ -44,7 +44,7 @@ fn as_many_are_ejected_as_the_share_allows_and_never_all() {
 #[test]
 fn what_stays_keeps_its_state_and_what_goes_is_gone() {
     let cluster = cluster(3, |_| {});
-    cluster.endpoints.load().used[1].succeeded(Duration::from_millis(5), cluster.now());
+    cluster.endpoints.load().used[1].succeeded(Duration::from_millis(5), true, cluster.now());
     let known = cluster.endpoints.load().used[1].addr;
     cluster.set_endpoints(&alike(&[known, "192.0.2.77:80".parse().unwrap()]));
     let state = cluster.state();
@@ -70,6 +70,8 @@ fn a_name_that_leads_to_one_address_is_unbalanced_and_a_single_static_one_is_mea
     assert!(!cluster.state().unbalanced);
     cluster.set_endpoints(&alike(&addrs(1)));
     assert!(cluster.state().unbalanced);
+    cluster.set_endpoints(&alike(&["192.0.2.1:80".parse().unwrap(), "[2001:db8::1]:80".parse().unwrap()]));
+    assert!(cluster.state().unbalanced, "a cluster IP of each family");
     cluster.set_endpoints(&alike(&addrs(2)));
     assert!(!cluster.state().unbalanced);
     assert!(!self::cluster(1, |_| {}).state().unbalanced);
@@ -93,4 +95,19 @@ fn weights_are_shares_and_alike_ones_are_none() {
     assert!(found.iter().all(|n| (3100..3600).contains(n)), "{found:?}");
     let found = shares(&[0, 100]);
     assert!((1..300).contains(&found[0]), "{found:?}");
+}
+
+#[test]
+fn a_service_that_is_configured_anew_keeps_what_is_known_of_its_endpoints() {
+    let before = cluster(3, |_| {});
+    let outliers = Outliers { consecutive: 1, ..Outliers::default() };
+    before.endpoints.load().used[0].failed(Failed::Badly, false, before.now(), &outliers, || true);
+    let after = cluster(3, |s| s.retry.attempts = 7);
+    after.inherit(&before);
+    let known = |cluster: &Cluster| -> Vec<_> {
+        cluster.state().endpoints.iter().map(|e| (e.addr, e.state, e.failures)).collect()
+    };
+    assert_eq!(known(&before), known(&after));
+    assert_eq!(known(&after)[0].1, "ejected");
+    assert!(after.now().abs_diff(before.now()) < Duration::from_secs(1), "both count from the same moment");
 }

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use model::{Cause, Failure, PeerAddr, Scheme, SpiffeId};
 use net::{Buffer, Deadline, Io};
+use telemetry::Limit;
 use tokio::time::Instant;
 
 use crate::config::{Port, Source, Upstream};
 use crate::lifecycle::Phase;
+use crate::listener::Admitted;
 use crate::tries::Target;
 use crate::worker::{OpenPeer, Worker};
 
@@ -30,8 +32,9 @@ pub(crate) struct Caller {
     /// When it is to take no more requests: its caller must prove itself anew.
     pub(crate) retires: Option<Instant>,
     accepted: Instant,
-    /// Counted among its port's open connections.
+    /// Counted among its port's open connections, in metrics and under its limit.
     opened: telemetry::Connection,
+    admitted: Admitted,
 }
 
 /// Who is at the other end, as far as the connection tells.
@@ -118,7 +121,8 @@ pub(crate) enum NoBytes {
 }
 
 impl Caller {
-    pub(crate) fn new(worker: Rc<Worker>, port: usize, io: Io, peer: PeerAddr) -> Self {
+    pub(crate) fn new(admitted: Admitted, io: Io, peer: PeerAddr) -> Self {
+        let (worker, port) = (admitted.worker.clone(), admitted.port);
         let opened = worker.telemetry.connection(port);
         let who = Who { peer, proxied: None, meant: None, tls: false, proven: None };
         Self {
@@ -131,13 +135,22 @@ impl Caller {
             retires: None,
             accepted: Instant::now(),
             opened,
+            admitted,
         }
     }
 
     /// From here on the connection is another port's.
-    pub(crate) fn assign(&mut self, port: usize) {
+    ///
+    /// # Errors
+    /// That one has as many as it may.
+    pub(crate) fn assign(&mut self, port: usize) -> Result<(), Failure> {
+        if !self.admitted.assign(port) {
+            self.worker.telemetry.limit_hit(Limit::Connections);
+            return Err(Failure::new(Cause::ConnectionLimit, "limits.connections is reached"));
+        }
         self.port = port;
         self.opened.assign(port);
+        Ok(())
     }
 
     /// Whether answers should ask the caller to close: the sidecar leaves, or the connection has become too old.

@@ -2,18 +2,19 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use identity::Alpn;
 use model::{Cause, Direction, Failure};
-use net::{Buffer, Guess, guess};
+use net::{Buffer, Guess, guess, guess_towards_app};
 use telemetry::Limit;
 use tokio::time::Instant;
 
 use crate::app::{self, Link};
-use crate::config::{Port, Tls, Upstream};
+use crate::config::{Port, Protocol, Source, Tls, Upstream};
 use crate::inbound::caller::Caller;
 use crate::inbound::{disconnected, opaque};
 use crate::lifecycle::Phase;
@@ -48,9 +49,17 @@ pub(super) fn settle(caller: &mut Caller, port: Arc<Port>) -> Result<Arc<Port>, 
     }
     caller.who.meant = Some(meant);
     outbound::check_loop(&caller.worker, &caller.who)?;
-    match routes.app_ports.get(&meant.port()).filter(|_| port.direction == Direction::Inbound) {
-        Some(&index) => {
-            caller.assign(index);
+    let declared = match port.direction {
+        Direction::Inbound => routes.app_ports.get(&meant.port()).copied(),
+        // What is declared to be bytes is not looked at, whoever speaks first.
+        Direction::Outbound => routes
+            .destinations
+            .by_address(meant)
+            .filter(|service| matches!(snapshot.ports[*service].protocol, Protocol::Tcp | Protocol::Tls)),
+    };
+    match declared {
+        Some(index) => {
+            caller.assign(index)?;
             Ok(snapshot.ports[index].clone())
         }
         None => Ok(port),
@@ -80,12 +89,14 @@ pub(super) async fn first(caller: &mut Caller, port: &Arc<Port>) -> Result<First
     let mut dialled = None;
     if caller.inbox.is_empty() {
         let to = may_begin(caller, port);
-        let mut waiting = Waiting { dialling: None, called: None, to, since: Instant::now(), port: port.clone() };
+        let denied = is_denied(caller, port);
+        let since = Instant::now();
+        let mut waiting = Waiting { dialling: None, called: None, to, denied, since, port: port.clone() };
         match poll_fn(|cx| waiting.poll(cx, caller)).await? {
             Spoke::Caller => {}
             Spoke::Called(link, bytes) => {
                 caller.worker.telemetry.detected("server_first");
-                return Ok(First::Called(link, bytes));
+                return Ok(First::Called(*link, bytes));
             }
             Spoke::Nobody => return Ok(First::Over),
         }
@@ -107,8 +118,14 @@ async fn undecided(caller: &mut Caller, port: &Port) -> Result<Guess, Failure> {
     let patience = if outbound { UNDECIDED } else { port.timeouts.head };
     caller.deadline.set(Some(Instant::now() + patience));
     loop {
-        if let Some(guessed) = guess(caller.inbox.filled()) {
-            return Ok(guessed);
+        let bytes = caller.inbox.filled();
+        match if outbound { guess(bytes) } else { guess_towards_app(bytes) } {
+            // Asked of another proxy, which is to have it as it is.
+            Some(Guess::Http1) if outbound && caller.who.meant.is_some() && is_for_a_proxy(bytes) => {
+                return Ok(Guess::Opaque);
+            }
+            Some(guessed) => return Ok(guessed),
+            None => {}
         }
         let read = poll_fn(|cx| match caller.poll_fill(cx) {
             Poll::Ready(read) => Poll::Ready(Some(read)),
@@ -132,16 +149,40 @@ async fn undecided(caller: &mut Caller, port: &Port) -> Result<Guess, Failure> {
     }
 }
 
+/// Whether a request names a whole URL, or asks for a tunnel (RFC 9112, 3.2).
+fn is_for_a_proxy(bytes: &[u8]) -> bool {
+    let line = bytes.trim_ascii_start();
+    let target = line.iter().position(|b| *b == b' ').and_then(|space| line.get(space + 1));
+    line.starts_with(b"CONNECT ") || !matches!(target, Some(b'/' | b'*'))
+}
+
+/// Whether nobody may be called there whose name the caller's first bytes do not tell.
+fn is_denied(caller: &Caller, port: &Port) -> bool {
+    let snapshot = caller.worker.snapshot();
+    let destinations = &snapshot.routes.destinations;
+    port.direction == Direction::Outbound
+        && snapshot.routes.unmatched == Unmatched::Deny
+        && caller.who.meant.is_some_and(|meant| destinations.by_address(meant).is_none())
+}
+
 /// Whoever is called, where it may be dialled before the caller has said a word: nothing is required of the caller that its
-/// bytes would have to show, and no service is called whose protocol is declared.
+/// bytes would have to show, and nobody of the mesh is called, nor anybody of whom it is configured that the app speaks first.
 fn may_begin(caller: &Caller, port: &Arc<Port>) -> Option<Destination> {
-    let allowed = port.server_first && !matches!(port.tls, Tls::Strict { .. } | Tls::Server(_));
+    let proven = caller.who.tls || !matches!(port.tls, Tls::Strict { .. } | Tls::Server(_));
+    let allowed = port.server_first && proven;
     let meant = caller.who.meant.filter(|_| allowed)?;
     let worker = &caller.worker;
     if port.direction == Direction::Outbound {
         let snapshot = worker.snapshot();
-        let declared = snapshot.routes.destinations.by_address(meant).is_some();
-        if declared || snapshot.routes.unmatched == Unmatched::Deny || !matches!(port.upstream, Upstream::Meant) {
+        if snapshot.routes.client_first.contains(&meant.port()) || !matches!(port.upstream, Upstream::Meant) {
+            return None;
+        }
+        if let Some(service) = snapshot.routes.destinations.by_address(meant) {
+            let cluster = snapshot.ports[service].upstream.service()?;
+            let as_meant = cluster.settings.source == Source::OriginalDst && cluster.settings.expected.is_none();
+            return as_meant.then(|| Destination::Endpoint(cluster.clone(), meant));
+        }
+        if snapshot.routes.unmatched == Unmatched::Deny {
             return None;
         }
     }
@@ -154,17 +195,19 @@ fn may_begin(caller: &Caller, port: &Arc<Port>) -> Option<Destination> {
     }
 }
 
-type Dialling = Pin<Box<dyn Future<Output = Result<Link, Failure>>>>;
+type Dialling = Pin<Box<dyn Future<Output = Result<Option<Link>, Failure>>>>;
 
 enum Spoke {
     Caller,
-    Called(Link, Buffer),
+    Called(Box<Link>, Buffer),
     Nobody,
 }
 
 /// Waiting for either side's first byte.
 struct Waiting {
     to: Option<Destination>,
+    /// Nobody may be called there, unless the first bytes tell a name.
+    denied: bool,
     dialling: Option<Dialling>,
     called: Option<(Link, Buffer)>,
     since: Instant,
@@ -174,7 +217,7 @@ struct Waiting {
 impl Waiting {
     fn poll(&mut self, cx: &mut Context<'_>, caller: &mut Caller) -> Poll<Result<Spoke, Failure>> {
         match caller.poll_fill(cx) {
-            Poll::Ready(Ok(0)) => return Poll::Ready(Ok(Spoke::Nobody)),
+            Poll::Ready(Ok(0)) => return Poll::Ready(Ok(self.ended())),
             Poll::Ready(Ok(_)) => return Poll::Ready(Ok(Spoke::Caller)),
             Poll::Ready(Err(e)) => return Poll::Ready(Err(disconnected(&e))),
             Poll::Pending => {}
@@ -185,15 +228,33 @@ impl Waiting {
         if caller.worker.phase() >= Phase::Closing && self.since.elapsed() > Duration::from_secs(1) {
             return Poll::Ready(Ok(Spoke::Nobody));
         }
-        // Who may wait for a server to speak may wait for long; else, a connection nobody uses is closed.
-        let quiet = self.called.is_some() && self.port.direction == Direction::Outbound;
-        caller.deadline.set((!quiet).then(|| self.since + self.port.timeouts.idle));
+        // How long the app keeps a connection of its own is its business; from others, one that nobody uses is closed.
+        let patience = match (self.port.direction, self.denied) {
+            (Direction::Outbound, false) => None,
+            (Direction::Outbound, true) => Some(self.port.timeouts.head),
+            (Direction::Inbound, _) => Some(self.port.timeouts.idle),
+        };
+        caller.deadline.set(patience.map(|patience| self.since + patience));
         match caller.deadline.poll_expired(cx) {
+            Poll::Ready(()) if self.denied => Poll::Ready(Err(Failure::new(
+                Cause::DestinationDenied,
+                "nobody there is a service of outbound.services, the app did not say whom it calls, and outbound.unmatched is deny",
+            ))),
             Poll::Ready(()) => {
                 caller.worker.telemetry.limit_hit(Limit::Idle);
                 Poll::Ready(Ok(Spoke::Nobody))
             }
             Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// The caller has nothing to say at all. Whoever it called may have: then its end is passed on, and the answer back.
+    fn ended(&mut self) -> Spoke {
+        match (self.called.take(), self.port.direction, &self.to) {
+            (Some((link, bytes)), ..) => Spoke::Called(link.into(), bytes),
+            (None, Direction::Outbound, Some(_)) => Spoke::Caller,
+            // A bare health check connects and closes.
+            _ => Spoke::Nobody,
         }
     }
 
@@ -207,15 +268,16 @@ impl Waiting {
                 };
                 let Some((link, bytes)) = self.called.take() else { return Poll::Pending };
                 return Poll::Ready(match read {
-                    Ok(n) if n > 0 => Ok(Spoke::Called(link, bytes)),
+                    Ok(n) if n > 0 => Ok(Spoke::Called(link.into(), bytes)),
                     // It ends, or breaks off, without a word: so does what it was dialled for.
-                    Ok(_) => Ok(Spoke::Called(link, Buffer::default())),
+                    Ok(_) => Ok(Spoke::Called(link.into(), Buffer::default())),
                     Err(e) => Err(Failure::new(Cause::AppClosed, e.to_string())),
                 });
             }
             if let Some(dialling) = &mut self.dialling {
                 match dialling.as_mut().poll(cx) {
-                    Poll::Ready(Ok(link)) => self.called = Some((link, Buffer::default())),
+                    Poll::Ready(Ok(Some(link))) => self.called = Some((link, Buffer::default())),
+                    Poll::Ready(Ok(None)) => self.to = None,
                     Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
                     Poll::Pending => return Poll::Pending,
                 }
@@ -227,22 +289,35 @@ impl Waiting {
             if caller.deadline.poll_expired(cx).is_pending() {
                 return Poll::Pending;
             }
+            // One of our own may have come back before it was known to be ours.
+            outbound::check_loop(&caller.worker, &caller.who)?;
             caller.worker.telemetry.detected("wait");
             self.dialling = Some(dial(caller.worker.clone(), self.port.clone(), to.clone()));
         }
     }
 }
 
-fn dial(worker: std::rc::Rc<Worker>, port: Arc<Port>, to: Destination) -> Dialling {
-    Box::pin(async move { app::connect(&worker, &port, &to, Alpn::Opaque).await })
+/// Dials, but nobody who may be called over mutual TLS alone: none where that cannot be told.
+fn dial(worker: Rc<Worker>, port: Arc<Port>, to: Destination) -> Dialling {
+    Box::pin(async move {
+        let snapshot = worker.snapshot();
+        let hosts = &snapshot.routes.mesh_hosts;
+        if port.direction == Direction::Outbound && !hosts.is_empty() {
+            let strangers = &worker.shared.strangers;
+            if strangers.may_be(&worker, hosts, to.addrs()[0], port.timeouts.connect).await {
+                return Ok(None);
+            }
+        }
+        app::connect(&worker, &port, &to, Alpn::Opaque).await.map(Some)
+    })
 }
 
-/// The name a caller's TLS asks for, as far as its first bytes tell; waits for a whole ClientHello, but not for long.
-pub(super) async fn server_name(caller: &mut Caller) -> Option<String> {
+/// What a caller's TLS asks for, as far as its first bytes tell; waits for a whole ClientHello, but not for long.
+pub(super) async fn client_hello(caller: &mut Caller) -> Option<net::ClientHello> {
     caller.deadline.set(Some(Instant::now() + UNDECIDED));
     loop {
         match net::client_hello(caller.inbox.filled()) {
-            net::Hello::Whole(hello) => return hello.server_name,
+            net::Hello::Whole(hello) => return Some(hello),
             net::Hello::Unreadable => return None,
             net::Hello::Incomplete => {}
         }
@@ -255,6 +330,9 @@ pub(super) async fn server_name(caller: &mut Caller) -> Option<String> {
 }
 
 /// The route of bytes nobody looks at, the connection assigned to the port whose they are.
+///
+/// # Errors
+/// Nobody may be called there, or the port has as many connections as it may.
 pub(super) fn route(
     caller: &mut Caller,
     port: &Arc<Port>,
@@ -263,7 +341,7 @@ pub(super) fn route(
     let worker = caller.worker.clone();
     let route = outbound::of_bytes(&worker, (port, caller.port), &caller.who, server_name)?;
     if route.index != caller.port {
-        caller.assign(route.index);
+        caller.assign(route.index)?;
     }
     Ok(route)
 }

@@ -19,7 +19,6 @@ mod tunnel;
 mod websocket;
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use model::{Cause, Failure, PeerAddr};
@@ -37,11 +36,8 @@ use tls::Begun;
 /// Starts serving a connection on its worker.
 pub(crate) fn spawn(admitted: Admitted, tcp: tokio::net::TcpStream, addr: SocketAddr) {
     let (worker, port) = (admitted.worker.clone(), admitted.port);
-    let caller = Box::new(Caller::new(Rc::clone(&worker), port, Io::from(tcp), PeerAddr::new(addr)));
-    supervise::spawn(&worker, port, || async move {
-        let _until_the_end = admitted;
-        serve(caller).await;
-    });
+    let caller = Box::new(Caller::new(admitted, Io::from(tcp), PeerAddr::new(addr)));
+    supervise::spawn(&worker, port, || serve(caller));
 }
 
 /// One connection, whatever it speaks.
@@ -89,7 +85,7 @@ async fn serve(mut caller: Box<Caller>) {
 
 /// A connection of which nothing is declared: HTTP where its first bytes say so, bytes where they do not.
 async fn anything(mut caller: Box<Caller>, port: Arc<Port>) {
-    let (first, dialled) = match intercept::first(&mut caller, &port).await {
+    let (first, mut dialled) = match intercept::first(&mut caller, &port).await {
         Ok(First::Caller(guessed, dialled)) => (guessed, dialled),
         Ok(First::Called(link, read)) => {
             let begun = opaque::Begun { called: Some((link, read)), ..Default::default() };
@@ -105,10 +101,17 @@ async fn anything(mut caller: Box<Caller>, port: Arc<Port>) {
             Begun::Over => return,
             Begun::Agreed(Detected::Http1) => Guess::Http1,
             Begun::Agreed(Detected::Http2) => Guess::Http2,
-            Begun::Opaque => Guess::Opaque,
-            Begun::Open => match intercept::first(&mut caller, &port).await {
-                Ok(First::Caller(guessed, _)) => guessed,
-                Ok(_) => return,
+            // What the caller calls bytes may still be a request, which rules about requests are for.
+            Begun::Opaque | Begun::Open => match intercept::first(&mut caller, &port).await {
+                Ok(First::Caller(guessed, later)) => {
+                    dialled = dialled.or(later);
+                    guessed
+                }
+                Ok(First::Called(link, read)) => {
+                    let begun = opaque::Begun { called: Some((link, read)), ..Default::default() };
+                    return Box::pin(opaque::serve(caller, port, begun)).await;
+                }
+                Ok(First::Over) => return,
                 Err(failure) => return refused(&mut caller, failure),
             },
         },
@@ -117,18 +120,18 @@ async fn anything(mut caller: Box<Caller>, port: Arc<Port>) {
         Guess::Http1 => {
             // Dialled in a silence: the first request takes it.
             if let Some((to, link)) = dialled {
-                caller.worker.apps.put(to.key(), link, None);
+                caller.worker.apps.put(&to, link, None);
             }
             http1::serve(caller).await;
         }
         Guess::Http2 => Box::pin(http2::serve(caller, port)).await,
         Guess::Tls | Guess::Opaque => {
-            let server_name = match spoken {
-                Guess::Tls => intercept::server_name(&mut caller).await,
+            let hello = match spoken {
+                Guess::Tls => intercept::client_hello(&mut caller).await,
                 _ => None,
             };
             let called = dialled.map(|(_, link)| (link, Buffer::default()));
-            opaque::serve(caller, port, opaque::Begun { server_name, called }).await;
+            opaque::serve(caller, port, opaque::Begun { hello, called }).await;
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use identity::Alpn;
-use model::{Facts, Failure};
+use model::{Direction, Facts, Failure};
 use net::Buffer;
 use telemetry::Record;
 
@@ -18,8 +18,8 @@ use crate::worker::Worker;
 /// What is known before the first byte is carried.
 #[derive(Default)]
 pub(super) struct Begun {
-    /// The name that the caller's TLS asks for.
-    pub(super) server_name: Option<String>,
+    /// What the caller's TLS asks for.
+    pub(super) hello: Option<net::ClientHello>,
     /// A connection to whoever is called, and what was read from it.
     pub(super) called: Option<(Link, Buffer)>,
 }
@@ -28,19 +28,26 @@ pub(super) struct Begun {
 /// that comes to deny the caller cuts the connection.
 pub(super) async fn serve(mut caller: Box<Caller>, port: Arc<Port>, begun: Begun) {
     let worker = caller.worker.clone();
-    let routed = intercept::route(&mut caller, &port, begun.server_name.as_deref());
+    let server_name = begun.hello.as_ref().and_then(|hello| hello.server_name.as_deref());
+    let routed = intercept::route(&mut caller, &port, server_name);
     let mut record = Record::begin(&worker.telemetry, caller.port, caller.who.peer, stages::client_of(&caller.who));
     record.opaque();
     let admitted = match &routed {
         Ok(route) => admit(&worker, &route.port, &caller.who, &mut record),
         Err(failure) => admit(&worker, &port, &caller.who, &mut record).and(Err(failure.clone())),
     };
-    if let Some(name) = &begun.server_name {
-        record.server_name(name);
+    if let Some(hello) = &begun.hello {
+        record.alpn(&hello.alpn);
+        hello.server_name.iter().for_each(|name| record.server_name(name));
     }
     let connected = match (admitted, routed, begun.called) {
         (Err(failure), ..) | (_, Err(failure), _) => Err(failure),
-        (Ok(()), Ok(Route { target: Target::Addrs(_), port, .. }), Some((link, read))) => Ok((link, read, None, port)),
+        (Ok(()), Ok(Route { target: Target::Addrs(_) | Target::Peer(..), port, .. }), Some((link, read))) => {
+            if port.direction == Direction::Outbound {
+                record.upstream(link.addr, link.mtls);
+            }
+            Ok((link, read, None, port))
+        }
         (Ok(()), Ok(route), _) => {
             let connected = connect(&worker, &route.port, route.target, &mut record).await;
             connected.map(|(link, tries)| (link, Buffer::default(), Some(tries), route.port))
@@ -78,9 +85,11 @@ pub(super) async fn connect(
     let mut tries = Tries::begin(port, target, true)?;
     loop {
         let attempt = tries.next(worker, port).await?;
-        let failure = match app::connect(worker, port, &attempt.to, Alpn::Opaque).await {
+        let connecting = app::connect(worker, port, &attempt.to, Alpn::Opaque);
+        let failure = match attempt.connecting(connecting).await {
             Ok(link) => {
                 tries.connected(&attempt);
+                tries.went((link.addr, link.mtls));
                 tries.tell(record);
                 return Ok((link, (tries, attempt)));
             }

@@ -66,7 +66,8 @@ pub(crate) fn admit(
     tell_peer(who, edits);
     tell_forwarding(&resolved, head, edits);
     tell_trace(head, record, edits);
-    tell_request_id(worker, resolved.trusted_peer, head, record, edits);
+    // One of the mesh has proven who it is, and its outrigger has made or kept the ID.
+    tell_request_id(worker, resolved.trusted_peer || who.proven.is_some(), head, record, edits);
     tell_place(port.geo_headers, &place, edits);
     Ok(permit)
 }
@@ -93,6 +94,10 @@ fn admit_outbound(
     record.facts(&facts);
     let permit = authorize(&port.policy, &facts, record)?;
     edits.remove(OURS);
+    if who.meant.is_none() {
+        // Said to us, as the app's proxy (RFC 9110, 11.7.2); whoever was called has no use for it.
+        edits.remove(FieldSet::of(&[FieldName::ProxyAuthorization]));
+    }
     tell_trace(head, record, edits);
     match port.upstream {
         // What is not ours goes as it is.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use model::{Cause, Direction, Failure};
 
 use super::routes::{Routes, Share, Unmatched, is_link_local};
-use crate::config::{Port, Snapshot, Upstream};
+use crate::config::{Port, Snapshot, Source, Upstream};
 use crate::inbound::Who;
 use crate::tries::Target;
 use crate::worker::Worker;
@@ -16,6 +16,17 @@ pub(crate) struct Route {
     pub(crate) port: Arc<Port>,
     pub(crate) index: usize,
     pub(crate) target: Target,
+}
+
+impl Route {
+    /// The host of a request that names none, as HTTP/1.0 may.
+    pub(crate) fn default_host(&self) -> String {
+        match &self.target {
+            Target::Addrs(addrs) => addrs[0].to_string(),
+            Target::Named(host, port) => format!("{host}:{port}"),
+            Target::Peer(..) | Target::Service(_) => self.port.name.to_string(),
+        }
+    }
 }
 
 /// Where a request goes that names `authority`; `field` gives the first value of one of its fields.
@@ -62,20 +73,28 @@ pub(crate) fn of_bytes(
     who: &Who,
     server_name: Option<&str>,
 ) -> Result<Route, Failure> {
-    let (Direction::Outbound, Upstream::Meant, Some(meant)) = (port.direction, &port.upstream, who.meant) else {
+    if port.direction == Direction::Inbound {
         return Ok(Route { port: port.clone(), index, target: who.target(port)? });
-    };
+    }
     check_loop(worker, who)?;
     let snapshot = worker.snapshot();
     let destinations = &snapshot.routes.destinations;
-    let named = server_name.and_then(|name| destinations.by_host(name, meant.port()));
-    match named.or_else(|| destinations.by_address(meant)) {
-        Some(index) => {
+    let called = match (&port.upstream, who.meant) {
+        (Upstream::Meant, Some(meant)) => {
+            let named = server_name.and_then(|name| destinations.by_host(name, meant.port()));
+            named.or_else(|| destinations.by_address(meant)).ok_or(meant)
+        }
+        _ => Ok(index),
+    };
+    match called {
+        Ok(called) => {
+            // There is no field to go by, but a share of connections is one of requests.
+            let index = split(worker, &snapshot, called, |_| None);
             let port = snapshot.ports[index].clone();
             let target = who.target(&port)?;
             Ok(Route { port, index, target })
         }
-        None => stranger(&snapshot.routes, (port, index), who, server_name.unwrap_or_default(), meant.port()),
+        Err(meant) => stranger(&snapshot.routes, (port, index), who, server_name.unwrap_or_default(), meant.port()),
     }
 }
 
@@ -85,7 +104,7 @@ pub(crate) fn of_bytes(
 /// It is.
 pub(crate) fn check_loop(worker: &Worker, who: &Who) -> Result<(), Failure> {
     match who.meant {
-        Some(meant) if worker.shared.is_ours((who.peer.ip(), who.peer.port()).into()) => Err(Failure::new(
+        Some(meant) if worker.shared.is_ours((who.peer.ip(), who.peer.port()).into(), meant) => Err(Failure::new(
             Cause::Loop,
             format!("a connection of the outrigger's own to {meant} was redirected to it: is its user left alone?"),
         )),
@@ -134,6 +153,22 @@ fn split<'r>(worker: &Worker, snapshot: &Snapshot, index: usize, field: impl Fn(
     index
 }
 
+/// Whether an endpoint of a service may be called: none is the proxy itself, but for the port that takes what comes to the app,
+/// which calls itself that way; and none that a name led to is link-local. What the configuration lists is meant.
+///
+/// # Errors
+/// It may not.
+pub(crate) fn permitted_endpoint(routes: &Routes, addr: SocketAddr, source: &Source) -> Result<(), Failure> {
+    if routes.own_ports.contains(&addr.port()) && !routes.inbound_ports.contains(&addr.port()) && is_own(addr.ip()) {
+        return Err(Failure::new(Cause::Loop, format!("{addr} is the outrigger itself")));
+    }
+    let listed = matches!(source, Source::Static(_)) || routes.link_local.contain(addr.ip());
+    if is_link_local(addr.ip()) && !listed {
+        return Err(link_local(addr));
+    }
+    Ok(())
+}
+
 /// Whether an address may be called at all.
 ///
 /// # Errors
@@ -143,14 +178,16 @@ pub(crate) fn permitted(routes: &Routes, addr: SocketAddr) -> Result<(), Failure
         return Err(denied(format!("{addr} is no address to call")));
     }
     if is_link_local(addr.ip()) && !routes.link_local.contain(addr.ip()) {
-        return Err(denied(format!(
-            "{addr} is link-local, where metadata services are; list it in outbound.link_local"
-        )));
+        return Err(link_local(addr));
     }
     if routes.own_ports.contains(&addr.port()) && is_own(addr.ip()) {
         return Err(Failure::new(Cause::Loop, format!("{addr} is the outrigger itself")));
     }
     Ok(())
+}
+
+fn link_local(addr: SocketAddr) -> Failure {
+    denied(format!("{addr} is link-local, where metadata services are; list it in outbound.link_local"))
 }
 
 fn is_own(ip: IpAddr) -> bool {
@@ -203,6 +240,18 @@ mod tests {
             ("224.0.0.1:80", Some(Cause::DestinationDenied)),
         ] {
             assert_eq!(cause(&routes, addr), expected, "{addr}");
+        }
+        for (addr, source, expected) in [
+            ("127.0.0.1:9001", Source::OriginalDst, Some(Cause::Loop)),
+            ("127.0.0.1:9001", Source::Static(Vec::new()), Some(Cause::Loop)),
+            ("127.0.0.1:6143", Source::OriginalDst, None),
+            ("169.254.169.254:80", Source::OriginalDst, Some(Cause::DestinationDenied)),
+            ("169.254.169.254:80", Source::Static(Vec::new()), None),
+            ("192.0.2.1:9001", Source::OriginalDst, None),
+        ] {
+            let routes = Routes { own_ports: vec![6143, 9001], inbound_ports: vec![6143], ..Routes::default() };
+            let found = permitted_endpoint(&routes, addr.parse().unwrap(), &source).err().map(|e| e.cause);
+            assert_eq!(found, expected, "{addr} {source:?}");
         }
         routes.link_local = model::Networks::new(["169.254.169.254/32".parse().unwrap()]);
         assert_eq!(cause(&routes, "169.254.169.254:80"), None);

@@ -16,10 +16,16 @@ pub struct Routes {
     pub unmatched: Unmatched,
     /// Ports of the proxy's own: never a destination.
     pub own_ports: Vec<u16>,
+    /// Those of them that take what comes to the app: called by an app that calls itself.
+    pub inbound_ports: Vec<u16>,
     /// Link-local networks that may be called, where an app asks for them by name or address; metadata services are there.
     pub link_local: Networks,
     /// Connections are redirected here: those of the proxy's own could come back.
     pub intercepted: bool,
+    /// Hosts of services that are called over mutual TLS and known by name only: nobody there is called in plaintext.
+    pub mesh_hosts: Vec<Box<str>>,
+    /// Ports of others at which nobody is called before the app has said a word.
+    pub client_first: Vec<u16>,
 }
 
 /// What becomes of calls to nobody that is configured.

@@ -48,15 +48,43 @@ impl Strangers {
             Some(addrs) => addrs,
             None => self.ask(worker, host, port, within).await?,
         };
-        let first_refusal = addrs.iter().find_map(|addr| permitted(&snapshot.routes, *addr).err());
-        match first_refusal {
-            None => Ok(addrs),
-            Some(refusal) => {
-                let allowed: Vec<_> =
-                    addrs.iter().copied().filter(|addr| permitted(&snapshot.routes, *addr).is_ok()).collect();
-                if allowed.is_empty() { Err(refusal) } else { Ok(allowed.into()) }
+        let mut allowed = Vec::with_capacity(addrs.len());
+        let mut refusal = None;
+        for addr in addrs.iter() {
+            match permitted(&snapshot.routes, *addr) {
+                Ok(()) => allowed.push(*addr),
+                Err(failure) => refusal = Some(failure),
             }
         }
+        if let (true, Some(refusal)) = (allowed.is_empty(), refusal) {
+            return Err(refusal);
+        }
+        // Each call begins with another, but keeps to one family first.
+        let v4 = allowed.iter().filter(|addr| addr.is_ipv4()).count();
+        let mut random = worker.random.borrow_mut();
+        for family in [0..v4, v4..allowed.len()] {
+            let addrs = &mut allowed[family];
+            addrs.rotate_left(if addrs.is_empty() { 0 } else { random.usize(..addrs.len()) });
+        }
+        Ok(allowed.into())
+    }
+
+    /// Whether one of these hosts has this address, or nobody can say that none has.
+    pub(crate) async fn may_be(&self, worker: &Worker, hosts: &[Box<str>], addr: SocketAddr, within: Duration) -> bool {
+        for host in hosts {
+            let addrs = match self.known(host, addr.port()) {
+                Some(addrs) => addrs,
+                None => match timeout(within, worker.shared.resolver.addresses(host, addr.port())).await {
+                    Ok(Ok(answer)) => self.remember(host, addr.port(), &answer),
+                    Ok(Err(e)) if e.is_definite() => continue,
+                    Ok(Err(_)) | Err(_) => return true,
+                },
+            };
+            if addrs.contains(&addr) {
+                return true;
+            }
+        }
+        false
     }
 
     fn known(&self, host: &str, port: u16) -> Option<Arc<[SocketAddr]>> {
@@ -77,6 +105,10 @@ impl Strangers {
             Ok(answer) => answer.map_err(|e| unresolved(e.to_string()))?,
             Err(_elapsed) => return Err(unresolved(format!("no answer for {host} from the name server in time"))),
         };
+        Ok(self.remember(host, port, &answer))
+    }
+
+    fn remember(&self, host: &str, port: u16, answer: &net::dns::Answer) -> Arc<[SocketAddr]> {
         let addrs: Arc<[SocketAddr]> = answer.endpoints.iter().map(|endpoint| endpoint.addr).collect();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED {
@@ -85,6 +117,6 @@ impl Strangers {
         }
         let until = Instant::now() + answer.valid_for;
         known.insert((host.into(), port), Known { addrs: addrs.clone(), until });
-        Ok(addrs)
+        addrs
     }
 }

@@ -16,4 +16,5 @@ mod outbound;
 mod policy;
 mod services;
 mod streams;
+mod survival;
 mod tls_peers;

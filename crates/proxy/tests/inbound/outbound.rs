@@ -63,8 +63,8 @@ async fn a_call_reaches_its_service_and_both_ends_know_each_other() {
     let ids: Vec<_> = server.end().iter().map(|line| line["outrigger.request_id"].clone()).collect();
     let log = caller.end();
     assert!(log.iter().all(|line| line["network.io.direction"] == "transmit"));
-    // The same request bears its ID on both sides? Only where the server believes its caller; here it does not.
-    assert!(log.iter().zip(&ids).all(|(line, id)| line["outrigger.request_id"] != *id));
+    // The same request bears its ID on both sides: its caller has proven to be of the mesh.
+    assert!(log.iter().zip(&ids).all(|(line, id)| line["outrigger.request_id"] == *id));
 }
 
 #[tokio::test]
@@ -159,7 +159,38 @@ async fn without_an_identity_of_our_own_nothing_is_called() {
     let dir = crate::tls_peers::Directory::new();
     let caller = Sidecar::known_as(dir.identity(), app, calls(app, SERVER));
     let answer = caller.ask(GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")).await;
-    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && field(&answer, "x-outrigger-error") == Some("no_identity"),
+        "{answer}"
+    );
     caller.counts("outrigger_upstream_tls_handshakes_total{result=\"own_identity\"} 1").await;
-    assert!(connections.load(std::sync::atomic::Ordering::SeqCst) <= 1);
+    assert_eq!(connections.load(std::sync::atomic::Ordering::SeqCst), 0);
+    let endpoint = &caller.shared().upstreams()[0].2.endpoints[0];
+    assert_eq!((endpoint.state, endpoint.failures), ("healthy", 0), "it is no fault of theirs");
+}
+
+#[tokio::test]
+async fn a_peer_that_stalls_the_handshake_holds_a_call_no_longer_than_a_try_may_take() {
+    let (app, _) = mirror().await;
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stalls = silent.local_addr().unwrap();
+    let holding = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = silent.accept().await {
+            held.push(stream);
+        }
+    });
+    let (_authority, dir, _) = known();
+    let caller = Sidecar::known_as(dir.identity(), app, |port| {
+        calls(stalls, SERVER)(port);
+        port.timeouts.connect = std::time::Duration::from_secs(60);
+        port.timeouts.per_try = Some(std::time::Duration::from_millis(100));
+    });
+    let begun = std::time::Instant::now();
+    for version in ["1.1", "1.0"] {
+        let answer = caller.ask(format!("GET / HTTP/{version}\r\nHost: a\r\nConnection: close\r\n\r\n")).await;
+        assert!(field(&answer, "x-outrigger-error") == Some("app_connect_timeout"), "{answer}");
+    }
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+    holding.abort();
 }

@@ -67,7 +67,12 @@ pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, e
         line.text("labels.upstream_tls", if mtls { b"mtls" } else { b"disabled" });
     }
     line.text("labels.retry_reasons", data.text(Text::RetryReasons));
+    if data.over_budget {
+        line.text("labels.retry_refused", b"over_budget");
+    }
     line.display("labels.ejected", data.ejected);
+    line.text("labels.ejected_reason", data.text(Text::EjectedFor));
+    line.text("labels.tls_alpn", data.text(Text::Alpn));
     line.text("error.type", data.cause.map_or("", model::Cause::label).as_bytes());
     line.text("error.message", data.text(Text::Detail));
     line.end();

@@ -70,7 +70,12 @@ pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, e
     }
     line.number("outrigger.retries", (data.retries > 0).then_some(u64::from(data.retries)));
     line.text("outrigger.retry.reasons", data.text(Text::RetryReasons));
+    if data.over_budget {
+        line.text("outrigger.retry.refused", b"over_budget");
+    }
     line.display("outrigger.ejected", data.ejected);
+    line.text("outrigger.ejected.reason", data.text(Text::EjectedFor));
+    line.text("outrigger.tls.alpn", data.text(Text::Alpn));
     line.text("error.type", data.cause.map_or("", model::Cause::label).as_bytes());
     line.text("outrigger.error.detail", data.text(Text::Detail));
     line.end();

@@ -29,6 +29,8 @@ pub(crate) enum Text {
     Organization,
     App,
     RetryReasons,
+    EjectedFor,
+    Alpn,
     Rule,
     Detail,
 }

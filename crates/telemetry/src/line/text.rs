@@ -1,4 +1,5 @@
-//! `text`: NCSA combined with the proven identity for a user, then country (or scope), seconds and the cause of a failure.
+//! `text`: NCSA combined with the proven identity for a user, then country (or scope), seconds, the cause of a failure, and
+//! where a call of the app's own went.
 
 use std::io::Write;
 
@@ -60,4 +61,7 @@ pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, d
     seconds(out, moment.took);
     out.push(b' ');
     out.extend_from_slice(data.cause.map_or("-", model::Cause::label).as_bytes());
+    if let Some((addr, mtls)) = data.upstream {
+        let _ = write!(out, " {addr} {}", if mtls { "mtls" } else { "disabled" });
+    }
 }

@@ -41,7 +41,7 @@ impl Request {
         worker: &Worker,
     ) -> Self {
         let mut out = worker.take_memory();
-        heads::write_request(&mut out, head, bytes, edits, &route.port);
+        heads::write_request(&mut out, head, bytes, edits, route);
         Self {
             target: route.target.clone(),
             permit,
@@ -90,7 +90,8 @@ pub(super) async fn forward(caller: &mut Caller, port: &Port, request: Request, 
                 return refuse_whole(caller, &failure, record, method, body, keep_alive).await;
             }
         };
-        let taken = match worker.apps.take(&permit, &worker, port, &attempt.to, reuse).await {
+        let taking = worker.apps.take(&permit, &worker, port, &attempt.to, reuse);
+        let taken = match attempt.connecting(taking).await {
             Ok(taken) => taken,
             Err(failure) => {
                 if tries.again(&attempt, Why::of(&failure), true) {
@@ -103,6 +104,7 @@ pub(super) async fn forward(caller: &mut Caller, port: &Port, request: Request, 
             }
         };
         attempt.sending();
+        tries.went((taken.link.addr, taken.link.mtls));
         record.app(taken.reused);
         let mut exchange = Exchange::new(caller, port, record, (tries, attempt), taken.link, pump, method);
         let answer = Answer { version, keep_alive, wants_upgrade };
@@ -238,7 +240,7 @@ impl Answer {
         let request_over = exchange.request.is_read() && !exchange.request.is_blocked() && !exchange.request_broken;
         // Bytes behind the answer belong to no request of ours: that connection is not to be trusted.
         if app_stays && request_over && exchange.outbox.is_empty() {
-            worker.apps.put(exchange.attempt.to.key(), exchange.app, kept_for);
+            worker.apps.put(&exchange.attempt.to, exchange.app, kept_for);
         }
         worker.give_memory(exchange.request.into_memory());
         match (back.close, request_over) {

@@ -4,7 +4,7 @@ use h1::{Body, Field, RequestHead, ResponseHead, Role, Version};
 use model::{Edits, FieldName, FieldSet, Head, Scheme};
 
 use super::pump::Recode;
-use crate::config::Port;
+use crate::outbound::Route;
 
 /// The facts of a parsed request head that came in plaintext or through TLS.
 pub(super) fn facts<'b>(request: &RequestHead, bytes: &'b [u8], scheme: Scheme) -> Head<'b> {
@@ -25,7 +25,8 @@ pub(super) fn facts<'b>(request: &RequestHead, bytes: &'b [u8], scheme: Scheme) 
 }
 
 /// The request as the app gets it: HTTP/1.1 in origin-form, end-to-end fields only, edits applied.
-pub(super) fn write_request(out: &mut Vec<u8>, request: &RequestHead, bytes: &[u8], edits: &Edits, port: &Port) {
+pub(super) fn write_request(out: &mut Vec<u8>, request: &RequestHead, bytes: &[u8], edits: &Edits, route: &Route) {
+    let port = &route.port;
     out.extend_from_slice(request.method_str(bytes).as_bytes());
     out.push(b' ');
     out.extend_from_slice(request.path(bytes).as_bytes());
@@ -36,7 +37,7 @@ pub(super) fn write_request(out: &mut Vec<u8>, request: &RequestHead, bytes: &[u
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
     match request.authority(bytes) {
         // HTTP/1.0 need not name a host, HTTP/1.1 must (RFC 9112, 3.2).
-        "" => out.extend_from_slice(port.host(&port.default_host()).as_bytes()),
+        "" => out.extend_from_slice(port.host(&route.default_host()).as_bytes()),
         authority => out.extend_from_slice(port.host(authority).as_bytes()),
     }
     out.extend_from_slice(b"\r\n");

@@ -66,6 +66,9 @@ pub(super) async fn forward(caller: &mut Caller, port: &Port, request: Request, 
                 failure = &mut feeding => Err(failure),
             }
         };
+        if answered.as_ref().is_err_and(|failure: &Failure| failure.cause == Cause::AppTimeout) {
+            tries.out_of_patience();
+        }
         tries.tell(exchange.borrow_mut().1);
         match answered {
             Ok(sent) => {

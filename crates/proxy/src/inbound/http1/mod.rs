@@ -173,7 +173,9 @@ fn route(
         let mut fields = head.fields(bytes);
         fields.find(|field| field.name.eq_ignore_ascii_case(name.as_bytes())).map(|field| field.value)
     };
-    let asks_for_tls = port.direction == Direction::Outbound && head.target(bytes).as_bytes().starts_with(b"https:");
+    let scheme = head.target(bytes).as_bytes().get(..6);
+    let asks_for_tls =
+        port.direction == Direction::Outbound && scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https:"));
     if asks_for_tls {
         return Err(Failure::new(Cause::NotImplemented, "an https URL asked of a proxy: CONNECT to its host instead"));
     }

@@ -13,35 +13,36 @@ use super::to_http1::{FromHttp1, response_headers};
 use super::to_http2::FromHttp2;
 use super::upload;
 use super::{Answered, Call};
-use crate::app::Reuse;
 use crate::app::upload::Upload;
+use crate::app::{Reuse, Taken};
 use crate::inbound::tunnel;
 use crate::supervise;
-use crate::tries::Tries;
+use crate::tries::{Tries, Try, Why};
+use crate::worker::Worker;
 
 /// To an app that speaks HTTP/1.1: its `101 Switching Protocols` is the stream's `200`.
 pub(super) async fn to_http1(mut call: Call, mut request: Request<Incoming>, head: Vec<u8>) -> Answered {
     let upgrade = hyper::upgrade::on(&mut request);
     let protocol = protocol_of(&request);
     let worker = call.worker().clone();
-    let begun = match Tries::begin(&call.port, call.target.clone(), false) {
-        Ok(mut tries) => tries.next(&worker, &call.port).await.map(|attempt| (tries, attempt)),
-        Err(failure) => Err(failure),
-    };
-    let (tries, attempt) = match begun {
-        Ok(begun) => begun,
+    let mut tries = match Tries::begin(&call.port, call.target.clone(), false) {
+        Ok(tries) => tries,
         Err(failure) => return Err((failure, call)),
     };
-    let taken = match worker.apps.take(&call.permit, &worker, &call.port, &attempt.to, Reuse::Fresh).await {
-        Ok(taken) => taken,
-        Err(failure) => return Err((failure, call)),
+    let (attempt, taken) = match connection(&mut tries, &worker, &call).await {
+        Ok(connected) => connected,
+        Err(failure) => {
+            tries.tell(&mut call.record);
+            return Err((failure, call));
+        }
     };
     call.record.app(taken.reused);
     let mut exchange = FromHttp1::new(call, (tries, attempt), taken.link, upload::Upload::new(head, request, 0));
     let (answer, length) = match exchange.answer_head(h1::Method::Get).await {
         Ok(answer) => answer,
-        Err(no_answer) => return Err((no_answer.failure, exchange.into_parts().0)),
+        Err(no_answer) => return Err((exchange.failed(no_answer), exchange.into_parts().0)),
     };
+    exchange.answered(answer.status());
     if answer.status() != 101 {
         return Ok(exchange.into_response((answer, length)));
     }
@@ -54,6 +55,26 @@ pub(super) async fn to_http1(mut call: Call, mut request: Request<Incoming>, hea
     };
     let early = outbox.filled().to_vec();
     Ok(switch((call, tries), protocol, headers, upgrade, async move { Some((app, early)) }))
+}
+
+/// A connection to an app that takes one: what never reached anybody is tried elsewhere.
+async fn connection(tries: &mut Tries, worker: &Worker, call: &Call) -> Result<(Try, Taken), Failure> {
+    loop {
+        let mut attempt = tries.next(worker, &call.port).await?;
+        let taking = worker.apps.take(&call.permit, worker, &call.port, &attempt.to, Reuse::Fresh);
+        match attempt.connecting(taking).await {
+            Ok(taken) => {
+                attempt.sending();
+                tries.went((taken.link.addr, taken.link.mtls));
+                return Ok((attempt, taken));
+            }
+            Err(failure) if tries.again(&attempt, Why::of(&failure), true) => {
+                drop(attempt);
+                tries.pause(worker).await;
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
 }
 
 /// To an app that speaks HTTP/2 and has extended CONNECT enabled: stream to stream.
@@ -69,7 +90,9 @@ pub(super) async fn to_http2(mut call: Call, mut request: Request<Incoming>, hea
         Ok(tries) => tries,
         Err(failure) => return Err((failure, call)),
     };
-    let sent = match worker.apps.http2.send(&call.permit, &worker, &call.port, &mut tries, outgoing).await {
+    let sent = worker.apps.http2.send(&call.permit, &worker, &call.port, &mut tries, outgoing).await;
+    tries.tell(&mut call.record);
+    let sent = match sent {
         Ok(sent) => sent,
         Err(failure) => return Err((failure, call)),
     };

@@ -198,7 +198,9 @@ async fn handle(stream: Stream, request: Request<Incoming>) -> Result<Response<A
             let upgrade = heads::check_method(&request)?;
             let route = route?;
             let rules = &route.port;
-            let keeps = head.is_grpc() || rules.keeps_version();
+            // Who calls a redirected port without TLS knows what the app behind it speaks.
+            let known = connection.who.meant.is_some() && !connection.who.tls;
+            let keeps = head.is_grpc() || rules.keeps_version() || known;
             let to_http2 = rules.protocol == Protocol::H2c || (rules.protocol == Protocol::Auto && keeps);
             let outgoing = match to_http2 {
                 true => Outgoing::Http2(heads::edited(&request, &head, edits)),

@@ -38,7 +38,8 @@ pub(super) async fn forward(mut call: Call, request: Request<Incoming>, head: Ve
             Ok(attempt) => attempt,
             Err(failure) => return Err(told(failure, tries, call)),
         };
-        let taken = match worker.apps.take(&call.permit, &worker, &call.port, &attempt.to, reuse).await {
+        let taking = worker.apps.take(&call.permit, &worker, &call.port, &attempt.to, reuse);
+        let taken = match attempt.connecting(taking).await {
             Ok(taken) => taken,
             Err(failure) if tries.again(&attempt, Why::of(&failure), true) => {
                 drop(attempt);
@@ -48,6 +49,7 @@ pub(super) async fn forward(mut call: Call, request: Request<Incoming>, head: Ve
             Err(failure) => return Err(told(failure, tries, call)),
         };
         attempt.sending();
+        tries.went((taken.link.addr, taken.link.mtls));
         call.record.app(taken.reused);
         let mut exchange = FromHttp1::new(call, (tries, attempt), taken.link, upload);
         let answered = exchange.answer_head(method).await;
@@ -242,6 +244,19 @@ impl FromHttp1 {
         read.map(|read| matches!(read, Ok(n) if n > 0))
     }
 
+    /// Has the record tell how the app answered a request that is sent once.
+    pub(super) fn answered(&mut self, status: u16) {
+        self.tries.answered(&self.attempt, status);
+        self.tries.tell(&mut self.call.record);
+    }
+
+    /// The same where it did not.
+    pub(super) fn failed(&mut self, no_answer: NoAnswer) -> Failure {
+        self.tries.again(&self.attempt, Why::of(&no_answer.failure), false);
+        self.tries.tell(&mut self.call.record);
+        no_answer.failure
+    }
+
     /// What an upgraded connection needs: the call, the socket, and what was read from it.
     pub(super) fn into_parts(self) -> (Call, Option<Link>, Buffer, (Tries, Try)) {
         (self.call, self.app, self.outbox, (self.tries, self.attempt))
@@ -383,7 +398,7 @@ impl FromHttp1 {
         self.call.record.finished();
         let clean = self.reusable && self.outbox.is_empty() && self.upload_state == UploadState::Done;
         if let Some(app) = self.app.take().filter(|_| clean) {
-            self.call.worker().apps.put(self.attempt.to.key(), app, self.keep_alive);
+            self.call.worker().apps.put(&self.attempt.to, app, self.keep_alive);
         }
         let memory = self.upload.take_memory();
         self.call.worker().give_memory(memory);

@@ -46,6 +46,9 @@ pub(super) async fn forward(mut call: Call, request: Request<Incoming>, headers:
         true => sending.await,
         false => progress.bound(&worker, &call.port.timeouts, sending).await,
     };
+    if sent.as_ref().is_err_and(|failure| failure.cause == Cause::AppTimeout) {
+        tries.out_of_patience();
+    }
     tries.tell(&mut call.record);
     match sent {
         Ok(sent) => Ok(FromHttp2::respond(call, tries, sent, progress)),
