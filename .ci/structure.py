@@ -17,6 +17,7 @@ ALLOWED = {
     "redirect": {"model"},
     "proxy": {"model", "h1", "net", "geo", "identity", "telemetry"},
     "outrigger": {"model", "net", "geo", "identity", "telemetry", "redirect", "proxy"},
+    "control": {"model"},
     "authority": set(),
     "login-service": set(),
     "shop-service": set(),
@@ -24,7 +25,9 @@ ALLOWED = {
     "benches": {"authority", "h1"},
 }
 # Nothing of these in the sidecar.
-NOT_IN_THE_SIDECAR = {"argon2", "kube", "rcgen", "authority"}
+NOT_IN_THE_SIDECAR = {"argon2", "control", "kube", "rcgen", "authority"}
+# Nothing of the data path in the control binary.
+NOT_IN_CONTROL = {"proxy", "h1", "net", "geo", "identity", "telemetry", "redirect", "authority"}
 PROVIDERS = {"ring", "openssl", "openssl-sys", "native-tls", "boring", "mbedtls"}
 LICENCES = {"MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "Unicode-3.0", "Unlicense", "0BSD", "MIT-0", "CC0-1.0", "BSL-1.0", "Apache-2.0 WITH LLVM-exception"}
 
@@ -59,6 +62,8 @@ def allowed(licence):
 built = {package["name"]: reach(package["name"]) for package in ours.values()}
 for name in sorted({name for name, _ in built["outrigger"]} & NOT_IN_THE_SIDECAR):
     wrong.append(f"{name} is in the sidecar")
+for name in sorted({name for name, _ in built["control"]} & NOT_IN_CONTROL):
+    wrong.append(f"{name} is in the control binary")
 # One cryptography provider in the whole house.
 for name in sorted({name for those in built.values() for name, _ in those} & PROVIDERS):
     wrong.append(f"{name} is a second cryptography provider beside aws-lc-rs")

@@ -1,0 +1,133 @@
+//! Servers for strangers: TLS whose certificate may change at any time, and bounds on everything.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+/// The certificate for the next handshake; none as long as there is none.
+pub type Certificate = Arc<ArcSwapOption<ServerConfig>>;
+
+/// The address at the other end of the socket, among a request's extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Caller(pub IpAddr);
+
+/// Connections open at once.
+const CONNECTIONS: usize = 512;
+/// How long a handshake, a request's head, and a whole connection may take.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+const HEAD: Duration = Duration::from_secs(5);
+const CONNECTION: Duration = Duration::from_secs(60);
+
+/// Opens a listener.
+///
+/// # Errors
+/// The kernel's, with the address.
+pub async fn bind(addr: SocketAddr) -> std::io::Result<TcpListener> {
+    let named = |e: std::io::Error| std::io::Error::new(e.kind(), format!("cannot listen on {addr}: {e}"));
+    TcpListener::bind(addr).await.map_err(named)
+}
+
+/// Serves until `leaving` says so, then finishes what is open. Without `certificate`, in plaintext.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    certificate: Option<Certificate>,
+    mut leaving: watch::Receiver<bool>,
+) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let told = leaving.clone();
+    loop {
+        let place = tokio::select! {
+            Ok(place) = places.clone().acquire_owned() => place,
+            () = left(&mut leaving) => break,
+        };
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(e) => {
+                    tracing::warn!("cannot accept: {e}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+            () = left(&mut leaving) => break,
+        };
+        let (router, told) = (router.clone(), told.clone());
+        let config = certificate.as_ref().map(|certificate| certificate.load_full());
+        tokio::spawn(async move {
+            let _place = place;
+            match config {
+                None => connection(stream, router, peer, told).await,
+                // No certificate yet: whoever calls will call again.
+                Some(None) => {}
+                Some(Some(config)) => {
+                    let handshake = tokio_rustls::TlsAcceptor::from(config).accept(stream);
+                    if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, handshake).await {
+                        connection(stream, router, peer, told).await;
+                    }
+                }
+            }
+        });
+    }
+    drop(listener);
+    let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
+    let _ = tokio::time::timeout(CONNECTION, places.acquire_many(all)).await;
+}
+
+async fn connection<S>(stream: S, router: Router, peer: SocketAddr, mut leaving: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let router = router.layer(axum::middleware::map_request(move |mut request: axum::extract::Request| async move {
+        request.extensions_mut().insert(Caller(peer.ip().to_canonical()));
+        request
+    }));
+    let service = TowerToHyperService::new(router);
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
+    let serving = builder.serve_connection(TokioIo::new(stream), service);
+    let mut serving = std::pin::pin!(serving);
+    // How a caller's connection ends is its own concern.
+    let _ = tokio::time::timeout(CONNECTION, async {
+        tokio::select! {
+            ended = serving.as_mut() => return ended,
+            () = left(&mut leaving) => serving.as_mut().graceful_shutdown(),
+        }
+        serving.await
+    })
+    .await;
+}
+
+/// Waits until it is time to leave.
+pub(crate) async fn left(leaving: &mut watch::Receiver<bool>) {
+    // Whoever would tell is gone: the same.
+    let _ = leaving.wait_for(|leaving| *leaving).await;
+}
+
+/// True once SIGTERM or SIGINT came.
+///
+/// # Errors
+/// Where signals cannot be had.
+pub fn told_to_leave() -> std::io::Result<watch::Receiver<bool>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (tell, told) = watch::channel(false);
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tell.send_replace(true);
+        tell.closed().await;
+    });
+    Ok(told)
+}
