@@ -172,7 +172,7 @@ async fn resolve(host: &str) -> Result<Vec<IpAddr>, String> {
     if let Ok(ip) = host.parse() {
         return Ok(vec![ip]);
     }
-    let resolver = hickory_resolver::TokioResolver::builder_tokio().and_then(|builder| builder.build());
+    let resolver = hickory_resolver::TokioResolver::builder_tokio().and_then(hickory_resolver::ResolverBuilder::build);
     let found = resolver.map_err(|e| e.to_string())?.lookup_ip(host).await.map_err(|e| e.to_string())?;
     Ok(found.iter().collect())
 }

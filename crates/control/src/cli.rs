@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::ca;
+use crate::{ca, injector};
 
 /// What a cluster may want beside the sidecars: a certificate authority, and an injector.
 #[derive(Debug, Parser)]
@@ -21,6 +21,10 @@ enum Command {
     Ca(Box<ca::CaArgs>),
     /// Makes a root for the certificate authority
     Root(ca::root::RootArgs),
+    /// Runs the webhook that puts sidecars into pods of labelled namespaces
+    Injector(Box<injector::InjectorArgs>),
+    /// Puts sidecars into manifests
+    Inject(Box<injector::InjectArgs>),
 }
 
 pub(crate) fn main<I, A>(args: I) -> ExitCode
@@ -39,6 +43,8 @@ where
     let ended = match cli.command {
         Command::Ca(args) => serve(ca::run(*args)),
         Command::Root(args) => ca::root::run(&args),
+        Command::Injector(args) => serve(injector::run(*args)),
+        Command::Inject(args) => injector::inject(&args),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -75,6 +81,8 @@ mod tests {
             "outrigger-control ca --trust-domain prod.example.org",
             "outrigger-control ca --trust-domain a --lifetime 60 --dns-names a.svc,b.svc --api-host 10.96.0.1 --roots r.pem",
             "outrigger-control root --trust-domain prod.example.org --out dir",
+            "outrigger-control injector --image a/b:1 --identity ca --tls strict --run-as-user none",
+            "outrigger-control inject -f - --mode transparent",
         ] {
             assert_eq!(parse(good), Ok(()), "{good}");
         }
@@ -84,6 +92,9 @@ mod tests {
             "outrigger-control ca --trust-domain Prod",
             "outrigger-control ca --trust-domain a --lifetime 9",
             "outrigger-control ca --trust-domain a --lifetime 1441",
+            "outrigger-control inject",
+            "outrigger-control injector --cert a",
+            "outrigger-control injector --run-as-user 0",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }

@@ -4,6 +4,7 @@
 pub mod api;
 pub mod ca;
 mod cli;
+pub mod injector;
 mod limit;
 pub mod serve;
 

@@ -21,11 +21,11 @@ use super::refusal::Refusal;
 
 /// Where the issuer's files are.
 #[derive(Clone, Debug)]
-pub struct Files {
+pub(crate) struct Files {
     /// A directory with `tls.crt`, `tls.key` and perhaps `ca.crt`, as a Secret of type `kubernetes.io/tls` is mounted.
-    pub issuer: PathBuf,
+    pub(crate) issuer: PathBuf,
     /// More roots that peers are to trust: during a rotation, the old and the new.
-    pub roots: Option<PathBuf>,
+    pub(crate) roots: Option<PathBuf>,
 }
 
 /// The files' content at one time.
@@ -50,7 +50,7 @@ impl Files {
 
 /// Why files are no issuer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unfit(String);
+pub(crate) struct Unfit(String);
 
 impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -32,8 +32,7 @@ use tokio::sync::watch;
 
 use crate::api::{Api, ApiArgs};
 use crate::serve::{self, Certificate};
-pub use issuer::Files;
-use issuer::{Content, Issuer, Unfit};
+use issuer::{Content, Files, Issuer, Unfit};
 use service::{Authority, Rates};
 
 /// What the command line says.
