@@ -68,7 +68,7 @@ impl fmt::Display for Unready {
 /// What status page, metrics and `check` show.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
-    /// `none`, `files` or `spiffe`.
+    /// `none`, `files`, `spiffe` or `ca`.
     pub source: &'static str,
     /// Who we are.
     pub id: Option<SpiffeId>,
@@ -101,7 +101,7 @@ impl Identity {
             }
             let files = FileSource::new(files.clone());
             match files.load() {
-                Ok(material) => identity.renewed(material),
+                Ok(material) => _ = identity.renewed(material),
                 Err(e) => identity.failed(&e),
             }
             identity.state().files = Some(files);
@@ -125,6 +125,7 @@ impl Identity {
                 let _ = tokio::task::spawn_blocking(move || identity.look()).await;
             },
             Source::Spiffe(endpoint) => source::follow(&self, endpoint).await,
+            Source::Ca(ca) => source::follow_ca(&self, ca).await,
         }
     }
 
@@ -133,7 +134,7 @@ impl Identity {
         let polled = self.state().files.as_mut().and_then(FileSource::poll);
         match polled {
             None => {}
-            Some(Ok(material)) => self.renewed(material),
+            Some(Ok(material)) => _ = self.renewed(material),
             Some(Err(e)) => self.failed(&e),
         }
         self.warn();
@@ -177,6 +178,7 @@ impl Identity {
                 Source::None => "none",
                 Source::Files(_) => "files",
                 Source::Spiffe(_) => "spiffe",
+                Source::Ca(_) => "ca",
             },
             last_error: state.last_error.clone(),
             updates: state.updates,
@@ -209,8 +211,8 @@ impl Identity {
         }
     }
 
-    /// The source gave something new: the next handshake uses it.
-    pub(crate) fn renewed(&self, material: Material) {
+    /// The source gave something new: the next handshake uses it. Whether it is fit for use.
+    pub(crate) fn renewed(&self, material: Material) -> bool {
         match self.accept(material) {
             Ok(current) => {
                 let serial = current.svid.chain.first().map(|leaf| leaf.serial.clone()).unwrap_or_default();
@@ -219,8 +221,12 @@ impl Identity {
                 let mut state = self.state();
                 state.updates += 1;
                 state.last_error = None;
+                true
             }
-            Err(e) => self.failed(&e),
+            Err(e) => {
+                self.failed(&e);
+                false
+            }
         }
     }
 

@@ -22,7 +22,7 @@ pub use fault::fault;
 pub use identity::{Identity, Status, Unready};
 pub use key_pair::KeyPair;
 pub use pem::LoadError;
-pub use settings::{Files, Settings, Source};
+pub use settings::{Ca, CaServer, Files, Settings, Source};
 pub use verify::{Peer, peer};
 
 /// The one cryptography provider: AWS-LC, X25519MLKEM768 first.

@@ -69,12 +69,15 @@ pub(crate) fn exposure(key: &Path) -> Option<String> {
     })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     let failed = |e: std::io::Error| LoadError(format!("cannot read {}: {e}", path.display()));
     let mut bytes = Vec::new();
     File::open(path).map_err(failed)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(LoadError(format!("{} is larger than a mebibyte: not taken for certificates", path.display())));
+        return Err(LoadError(format!(
+            "{} is larger than a mebibyte: not taken for certificates or a token",
+            path.display()
+        )));
     }
     Ok(bytes)
 }

@@ -5,4 +5,5 @@
 mod cluster;
 mod refused;
 mod rotation;
+mod sidecar;
 mod signed;

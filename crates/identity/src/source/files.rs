@@ -1,5 +1,6 @@
 //! Identity from PEM files.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use model::TrustDomain;
@@ -38,11 +39,16 @@ impl FileSource {
 fn load(files: &Files) -> Result<Material, LoadError> {
     let svid = Svid::new(pem::key_pair(&files.cert, &files.key)?)
         .map_err(|LoadError(e)| LoadError(format!("{}: {e}", files.cert.display())))?;
+    Ok(Material { svid, bundles: bundles(&files.bundles)? })
+}
+
+/// Reads the authorities of each trust domain.
+pub(super) fn bundles(files: &BTreeMap<TrustDomain, PathBuf>) -> Result<Bundles, LoadError> {
     let mut bundles = Bundles::default();
-    for (trust_domain, path) in &files.bundles {
+    for (trust_domain, path) in files {
         bundles.insert(trust_domain.clone(), bundle(trust_domain, path)?);
     }
-    Ok(Material { svid, bundles })
+    Ok(bundles)
 }
 
 fn bundle(trust_domain: &TrustDomain, path: &std::path::Path) -> Result<Bundle, LoadError> {

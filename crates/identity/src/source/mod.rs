@@ -1,9 +1,12 @@
 //! Where certificate, key and bundles come from.
 
+mod ca;
+mod csr;
 mod files;
 mod spiffe;
 mod watched;
 
+pub(crate) use ca::follow as follow_ca;
 pub(crate) use files::FileSource;
 pub(crate) use spiffe::follow;
 pub(crate) use watched::Watched;

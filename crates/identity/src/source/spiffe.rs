@@ -40,7 +40,7 @@ async fn attend(identity: &Identity, endpoint: &str, pause: &mut Duration) -> Re
             Ok(context) => {
                 *pause = FIRST_PAUSE;
                 match material(&context) {
-                    Ok(material) => identity.renewed(material),
+                    Ok(material) => _ = identity.renewed(material),
                     Err(e) => identity.failed(&e),
                 }
             }

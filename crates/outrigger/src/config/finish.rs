@@ -119,20 +119,13 @@ pub(super) fn finish(tree: &Value, overrides: &Overrides) -> Result<Config, Vec<
     })
 }
 
-/// Keys, modes and sources of later versions.
+/// Keys of later versions.
 fn refuse_what_is_not_there(tree: &Value) -> Result<(), Vec<Wrong>> {
     let mut wrongs = Vec::new();
     for path in NOT_YET {
         if find(tree, path).is_some() {
             wrongs.push(locate(tree, path, "this is not available in this version".into()));
         }
-    }
-    let text = |value: Option<&Value>| match value.map(|value| &value.kind) {
-        Some(Kind::Scalar { text, .. }) => text.clone(),
-        _ => String::new(),
-    };
-    if text(find(tree, "identity.source")) == "ca" {
-        wrongs.push(locate(tree, "identity.source", "found \"ca\", which is not available in this version".into()));
     }
     if wrongs.is_empty() { Ok(()) } else { Err(wrongs) }
 }

@@ -115,6 +115,8 @@ pub(crate) struct Identity {
     pub(crate) files: Option<IdentityFiles>,
     /// With `spiffe`: the Workload API's endpoint, `unix:///path`. Default: the environment's `SPIFFE_ENDPOINT_SOCKET`.
     pub(crate) socket: Option<String>,
+    /// With `ca`: the certificate authority (`outrigger-control ca`) that knows us by a token.
+    pub(crate) ca: Option<IdentityCa>,
     /// The trust domain our certificate must be of. Default: any.
     pub(crate) trust_domain: Option<Domain>,
     /// Other trust domains whose members are accepted, each by its own bundle.
@@ -127,6 +129,7 @@ pub(crate) enum IdentitySource {
     None,
     Files,
     Spiffe,
+    Ca,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -137,6 +140,20 @@ pub(crate) struct IdentityFiles {
     /// Its private key.
     pub(crate) key: String,
     /// The authorities of each trust domain, by its name.
+    pub(crate) bundles: std::collections::BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IdentityCa {
+    /// Where it is: `https://HOST[:PORT]`.
+    pub(crate) url: String,
+    /// The file with a token that says who we are, read at each request: a projected ServiceAccount token.
+    pub(crate) token: String,
+    /// PEM: what the certificate of its server leads to.
+    pub(crate) roots: String,
+    /// The authorities of trust domains, by name: those of `federates_with`, and of our own in place of what the authority gives.
+    #[serde(default)]
     pub(crate) bundles: std::collections::BTreeMap<String, String>,
 }
 

@@ -21,13 +21,19 @@ pub(super) fn identity(raw: &raw::Identity, check: &mut Check<'_>) -> Settings {
         |there: bool, wanted: &str| there.then(|| format!("found without source: {wanted}, which alone uses it"));
     check("identity.files", stray(raw.files.is_some() && source != raw::IdentitySource::Files, "files"));
     check("identity.socket", stray(raw.socket.is_some() && source != raw::IdentitySource::Spiffe, "spiffe"));
+    check("identity.ca", stray(raw.ca.is_some() && source != raw::IdentitySource::Ca, "ca"));
     let source = match source {
         raw::IdentitySource::None => Source::None,
         raw::IdentitySource::Files => match &raw.files {
             Some(files) => Source::Files(identity::Files {
                 cert: (&files.cert).into(),
                 key: (&files.key).into(),
-                bundles: bundles(raw, files, check),
+                bundles: {
+                    let none = files.bundles.is_empty();
+                    let problem = none.then(|| "found none, expected that of our trust domain".into());
+                    check("identity.files.bundles", problem);
+                    bundles(raw, "identity.files.bundles", &files.bundles, check)
+                },
             }),
             None => {
                 check("identity.files", Some("found no key \"files\", which source: files requires".into()));
@@ -44,6 +50,7 @@ pub(super) fn identity(raw: &raw::Identity, check: &mut Check<'_>) -> Settings {
             );
             Source::Spiffe(endpoint.unwrap_or_default())
         }
+        raw::IdentitySource::Ca => ca(raw, check),
     };
     Settings {
         source,
@@ -52,14 +59,34 @@ pub(super) fn identity(raw: &raw::Identity, check: &mut Check<'_>) -> Settings {
     }
 }
 
+fn ca(raw: &raw::Identity, check: &mut Check<'_>) -> Source {
+    let Some(ca) = &raw.ca else {
+        check("identity.ca", Some("found no key \"ca\", which source: ca requires".into()));
+        return Source::None;
+    };
+    let Ok(server) = ca.url.parse() else {
+        let found = &ca.url;
+        let help = format!("found \"{found}\", expected a URL such as https://outrigger-ca.outrigger-system.svc:8443");
+        check("identity.ca.url", Some(help));
+        return Source::None;
+    };
+    Source::Ca(identity::Ca {
+        server,
+        token: (&ca.token).into(),
+        roots: (&ca.roots).into(),
+        bundles: bundles(raw, "identity.ca.bundles", &ca.bundles, check),
+    })
+}
+
 fn bundles(
     raw: &raw::Identity,
-    files: &raw::IdentityFiles,
+    keys: &str,
+    files: &BTreeMap<String, String>,
     check: &mut Check<'_>,
 ) -> BTreeMap<model::TrustDomain, PathBuf> {
     let mut bundles = BTreeMap::new();
-    for (name, path) in &files.bundles {
-        let key = format!("identity.files.bundles.{name}");
+    for (name, path) in files {
+        let key = format!("{keys}.{name}");
         match name.parse::<model::TrustDomain>() {
             Ok(domain) => {
                 let own = raw.trust_domain.as_ref().is_none_or(|own| own.0 == domain);
@@ -73,7 +100,6 @@ fn bundles(
             Err(_) => check(&key, Some("expected a trust domain in lower case, such as prod.example.org".into())),
         }
     }
-    check("identity.files.bundles", bundles.is_empty().then(|| "found none, expected that of our trust domain".into()));
     bundles
 }
 

@@ -217,6 +217,21 @@ fn what_is_wrong_is_told_with_its_place_and_what_was_expected() {
             "main.yaml:4:39: inbound.ports[0].tls.mode: mutual TLS needs an identity, and identity.source is none",
         ),
         (
+            "identity without its authority",
+            with("identity: {source: ca}"),
+            "main.yaml:4:12: identity.ca: found no key \"ca\", which source: ca requires",
+        ),
+        (
+            "an authority without TLS",
+            with("identity: {source: ca, ca: {url: \"http://ca\", token: t, roots: r}}"),
+            "main.yaml:4:35: identity.ca.url: found \"http://ca\", expected a URL such as https://outrigger-ca.outrigger-system.svc:8443",
+        ),
+        (
+            "an authority that is not asked",
+            with("identity: {source: none, ca: {url: \"https://ca\", token: t, roots: r}}"),
+            "main.yaml:4:26: identity.ca: found without source: ca, which alone uses it",
+        ),
+        (
             "identity without files",
             with("identity: {source: files}"),
             "main.yaml:4:12: identity.files: found no key \"files\", which source: files requires",
