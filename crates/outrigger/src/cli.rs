@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, Overrides, units};
-use crate::{check, init, run};
+use crate::{check, init, ready, run};
 
 /// A sidecar proxy: logs where callers are, counts what they do, and leaves the app as it is.
 #[derive(Debug, Parser)]
@@ -30,6 +30,15 @@ enum Command {
     },
     /// Brings this network namespace's TCP connections to the outrigger, as mode: transparent has it; needs NET_ADMIN
     Init(Box<init::Init>),
+    /// Asks a running sidecar whether it is ready, for health checks where nothing else is there to ask with
+    Ready {
+        /// Its public admin server
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6191")]
+        admin: SocketAddr,
+        /// What is asked: /readyz, /livez, or /app-health/NAME
+        #[arg(long, value_name = "PATH", default_value = "/readyz")]
+        path: String,
+    },
     /// Prints the JSON Schema of the configuration file
     Schema,
 }
@@ -96,6 +105,7 @@ where
         Command::Run(args) => start(args),
         Command::Check { config } => check::check(&config),
         Command::Init(args) => init::init(*args),
+        Command::Ready { admin, path } => ready::ready(admin, &path),
         Command::Schema => {
             println!("{}", crate::config::schema());
             ExitCode::SUCCESS
@@ -145,6 +155,8 @@ mod tests {
             "outrigger init --remove",
             "outrigger init --exclude-outbound-networks 10.96.0.1/32,fd00::/8 --proxy-uid 1000 --inbound-port 7002",
             "outrigger schema",
+            "outrigger ready",
+            "outrigger ready --admin [::1]:6191 --path /app-health/login",
         ] {
             assert_eq!(parse(good), Ok(()), "{good}");
         }

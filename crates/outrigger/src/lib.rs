@@ -8,6 +8,7 @@ pub mod config;
 mod init;
 mod intercepted;
 mod log;
+mod ready;
 mod reload;
 mod run;
 

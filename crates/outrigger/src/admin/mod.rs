@@ -1,6 +1,7 @@
 //! Two small servers beside the data path: one that may be exposed, one for this pod alone.
 
 mod private;
+mod probe;
 mod public;
 
 use std::collections::BTreeMap;

@@ -8,16 +8,15 @@ use axum::extract::{Path, State as Shown};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use hyper_util::rt::TokioIo;
 use proxy::Phase;
 
-use super::State;
-use crate::config::AppProbe;
+use super::{State, probe};
 
 /// A worker that has shown no life for so long is stuck.
 const STUCK: Duration = Duration::from_secs(10);
-/// How long the app's own probe may take: what Kubernetes grants a probe by default.
-const PROBE: Duration = Duration::from_secs(1);
+/// How long the app's own probe may take. Whoever asks has a patience of his own, in Kubernetes a second by default, and goes
+/// away when it ends.
+const PROBE: Duration = Duration::from_secs(10);
 
 pub(super) fn router(state: Arc<State>) -> Router {
     Router::new()
@@ -55,30 +54,17 @@ async fn metrics(Shown(state): Shown<Arc<State>>) -> Response {
         .into_response()
 }
 
-/// The app's own answer to its own probe: the status alone.
+/// The app's own answer to its own probe: the status alone; over TCP and gRPC 200 where it is well.
 async fn app_health(Shown(state): Shown<Arc<State>>, Path(name): Path<String>) -> Response {
     let probe = state.changing().app_probes.get(&name).cloned();
     let Some(probe) = probe else {
         return (StatusCode::NOT_FOUND, "no such probe; name it in admin.app_probes\n").into_response();
     };
-    match tokio::time::timeout(PROBE, ask(&probe)).await {
+    match tokio::time::timeout(PROBE, probe::ask(&probe)).await {
         Ok(Ok(status)) => (status, format!("the app answered {status}\n")).into_response(),
         Ok(Err(e)) => (StatusCode::SERVICE_UNAVAILABLE, format!("the app did not answer: {e}\n")).into_response(),
         Err(_) => {
             (StatusCode::SERVICE_UNAVAILABLE, format!("the app did not answer within {PROBE:?}\n")).into_response()
         }
     }
-}
-
-async fn ask(probe: &AppProbe) -> Result<StatusCode, Box<dyn std::error::Error + Send + Sync>> {
-    let stream = tokio::net::TcpStream::connect(probe.addr).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let driving = tokio::spawn(connection);
-    let request = hyper::Request::get(&probe.path)
-        .header(header::HOST, probe.addr.to_string())
-        .header(header::USER_AGENT, "outrigger-probe")
-        .body(http_body_util::Empty::<hyper::body::Bytes>::new())?;
-    let status = sender.send_request(request).await?.status();
-    driving.abort();
-    Ok(status)
 }

@@ -10,7 +10,7 @@ use proxy::config::{GeoHeaders, Port, Protocol, ProxyProtocol, Routes, Snapshot,
 
 use super::error::Wrong;
 use super::tree::{Kind, Value};
-use super::{Admin, AppProbe, Config, Drain, Overrides, de, interception, limits, outbound, raw, security};
+use super::{Admin, Config, Drain, Overrides, de, interception, limits, outbound, probes, raw, security};
 
 /// Keys of the design that this version does not have yet: refused by name, not as unknown.
 const NOT_YET: &[&str] = &["tracing", "metrics.app"];
@@ -43,18 +43,7 @@ pub(super) fn finish(tree: &Value, overrides: &Overrides) -> Result<Config, Vec<
         (private.port() == public.port())
             .then(|| format!("found port {}, expected another than admin.public's", private.port())),
     );
-    let mut app_probes = std::collections::BTreeMap::new();
-    for (name, url) in &file.admin.app_probes {
-        match app_probe(url) {
-            Some(probe) => drop(app_probes.insert(name.clone(), probe)),
-            None => check(
-                &format!("admin.app_probes.{name}"),
-                Some(format!(
-                    "found \"{url}\", expected an http URL on loopback such as http://127.0.0.1:8080/healthz"
-                )),
-            ),
-        }
-    }
+    let app_probes = probes::app_probes(&file.admin.app_probes, &mut check);
     let telemetry = telemetry_settings(&file, overrides, max_series);
     if let telemetry::Output::File { rotate: Some(rotate), .. } = &telemetry.access_log.output {
         check(
@@ -150,20 +139,6 @@ fn locate(tree: &Value, path: &str, message: String) -> Wrong {
         }
     }
     Wrong { at: Some(at), path: path.to_owned(), message }
-}
-
-/// `http://127.0.0.1:8080/healthz`
-fn app_probe(url: &str) -> Option<AppProbe> {
-    let rest = url.strip_prefix("http://")?;
-    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = host.replace("localhost", "127.0.0.1");
-    let addr: SocketAddr = host.parse().or_else(|_| format!("{host}:80").parse()).ok()?;
-    let path = if path.is_empty() { "/" } else { path };
-    (addr.ip().is_loopback() && h1_target(path)).then(|| AppProbe { addr, path: path.to_owned() })
-}
-
-fn h1_target(path: &str) -> bool {
-    path.bytes().all(|b| b.is_ascii_graphic())
 }
 
 fn telemetry_settings(file: &raw::File, overrides: &Overrides, max_series: usize) -> telemetry::Settings {

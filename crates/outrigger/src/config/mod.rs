@@ -7,6 +7,7 @@ mod finish;
 mod interception;
 mod limits;
 mod outbound;
+mod probes;
 mod raw;
 mod security;
 mod tree;
@@ -73,8 +74,19 @@ pub struct Admin {
 pub struct AppProbe {
     /// A loopback address.
     pub addr: SocketAddr,
-    /// Path and query.
-    pub path: String,
+    /// What is asked there.
+    pub ask: Ask,
+}
+
+/// How an app is asked whether it is well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// `GET` of this path and query.
+    Http(String),
+    /// Whether it accepts a connection.
+    Tcp,
+    /// gRPC's health check of this service, or of the server as such where it is empty.
+    Grpc(String),
 }
 
 /// What the command line says over any file.

@@ -758,7 +758,7 @@ pub(crate) struct Admin {
     pub(crate) public: Option<Addr>,
     /// Where status, configuration and log level are served; loopback only. Default 127.0.0.1:6192. Does not reload.
     pub(crate) private: Option<Addr>,
-    /// The app's own probes by name, asked at `/app-health/NAME`: http URLs on loopback.
+    /// The app's own probes by name, asked at `/app-health/NAME`: `http://`, `tcp://` and `grpc://` on loopback.
     pub(crate) app_probes: std::collections::BTreeMap<String, String>,
 }
 

@@ -103,7 +103,7 @@ admin:
     assert!(web.geo_headers.country && web.geo_headers.asn && !web.geo_headers.city);
     assert_eq!(config.telemetry.access_log.sample_success, 0.5);
     assert_eq!(config.geo.max_age, Some(Duration::from_secs(30 * 86_400)));
-    assert_eq!(config.admin.app_probes["login"].path, "/healthz");
+    assert_eq!(config.admin.app_probes["login"].ask, Ask::Http("/healthz".into()));
     assert_eq!(config.shown["inbound"]["ports"][0]["listen"], 7000);
 }
 
@@ -203,7 +203,7 @@ fn what_is_wrong_is_told_with_its_place_and_what_was_expected() {
         (
             "probe",
             with("admin: {app_probes: {a: 'http://10.0.0.1/'}}"),
-            "main.yaml:4:22: admin.app_probes.a: found \"http://10.0.0.1/\", expected an http URL on loopback such as http://127.0.0.1:8080/healthz",
+            "main.yaml:4:22: admin.app_probes.a: found \"http://10.0.0.1/\", expected a URL on loopback: http://127.0.0.1:8080/healthz, tcp://127.0.0.1:8080 or grpc://127.0.0.1:9090/service",
         ),
         (
             "share",
@@ -224,7 +224,7 @@ fn what_is_wrong_is_told_with_its_place_and_what_was_expected() {
         (
             "an authority without TLS",
             with("identity: {source: ca, ca: {url: \"http://ca\", token: t, roots: r}}"),
-            "main.yaml:4:35: identity.ca.url: found \"http://ca\", expected a URL such as https://outrigger-ca.outrigger-system.svc:8443",
+            "main.yaml:4:29: identity.ca.url: found \"http://ca\", expected a URL such as https://outrigger-ca.outrigger-system.svc:8443",
         ),
         (
             "an authority that is not asked",
