@@ -21,6 +21,8 @@ enum Command {
     Ca(Box<ca::CaArgs>),
     /// Makes a root for the certificate authority
     Root(ca::root::RootArgs),
+    /// Issues one certificate by hand, where there is no API server: docker compose, for one
+    Issue(ca::issue::IssueArgs),
     /// Runs the webhook that puts sidecars into pods of labelled namespaces
     Injector(Box<injector::InjectorArgs>),
     /// Puts sidecars into manifests
@@ -43,6 +45,7 @@ where
     let ended = match cli.command {
         Command::Ca(args) => serve(ca::run(*args)),
         Command::Root(args) => ca::root::run(&args),
+        Command::Issue(args) => ca::issue::run(&args),
         Command::Injector(args) => serve(injector::run(*args)),
         Command::Inject(args) => injector::inject(&args),
     };

@@ -16,7 +16,6 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use super::csr::Key;
 use super::refusal::Refusal;
 
 /// Where the issuer's files are.
@@ -115,7 +114,12 @@ impl Issuer {
     }
 
     /// An X.509-SVID for this key and this identity, and nothing else.
-    pub(crate) fn workload(&self, id: &SpiffeId, key: &Key, lifetime: Duration) -> Result<Signed, Refusal> {
+    pub(crate) fn workload(
+        &self,
+        id: &SpiffeId,
+        key: &impl rcgen::PublicKeyData,
+        lifetime: Duration,
+    ) -> Result<Signed, Refusal> {
         let uri = Ia5String::try_from(id.as_str()).map_err(|_| Refusal::NotAWorkload)?;
         self.sign(vec![SanType::URI(uri)], "outrigger workload", key, lifetime).map_err(|e| {
             tracing::error!("{e}");

@@ -10,6 +10,7 @@
 //! ```
 
 mod csr;
+pub mod issue;
 mod issuer;
 mod record;
 mod refusal;

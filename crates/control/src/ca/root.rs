@@ -21,6 +21,9 @@ pub struct RootArgs {
     /// Writes tls.crt and tls.key there; without it, a Secret and a ConfigMap go to standard output, for kubectl apply
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// With --out: leaves a root that is there already, and is content
+    #[arg(long, requires = "out")]
+    pub keep: bool,
     /// The namespace of Secret and ConfigMap
     #[arg(long, value_name = "NAMESPACE", default_value = "outrigger-system")]
     pub namespace: String,
@@ -31,6 +34,9 @@ pub struct RootArgs {
 /// # Errors
 /// The file system's; a directory that has a root already.
 pub fn run(args: &RootArgs) -> Result<(), Box<dyn std::error::Error>> {
+    if args.keep && args.out.as_ref().is_some_and(|dir| dir.join("tls.crt").exists()) {
+        return Ok(());
+    }
     let (cert, key) = make(&args.trust_domain, args.days)?;
     match &args.out {
         Some(dir) => {

@@ -218,6 +218,7 @@ pub(crate) fn make_root(dir: &Path) {
         trust_domain: DOMAIN.parse().unwrap(),
         days: 10,
         out: Some(dir.to_owned()),
+        keep: false,
         namespace: String::new(),
     };
     root::run(&args).unwrap();

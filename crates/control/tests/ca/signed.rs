@@ -115,3 +115,32 @@ async fn serial_numbers_are_random_even_for_one_key() {
     assert_eq!(serials.len(), 8);
     assert!(serials.iter().all(|serial| serial.len() == 16));
 }
+
+#[test]
+fn a_certificate_by_hand_is_an_svid_too_and_replaces_the_one_before() {
+    let dir = std::env::temp_dir().join(format!("outrigger-issue-{}", std::process::id()));
+    super::cluster::make_root(&dir.join("issuer"));
+    let id = format!("spiffe://{DOMAIN}/ns/compose/sa/login");
+    let issue = |id: &str| {
+        control::ca::issue::run(&control::ca::issue::IssueArgs {
+            issuer: dir.join("issuer"),
+            id: id.parse().unwrap(),
+            days: 30,
+            out: dir.join("out"),
+        })
+    };
+    let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
+    issue(&id).unwrap();
+    let first = read("out/tls.crt");
+    issue(&id).unwrap();
+    assert!(read("out/tls.crt") != first && read("out/roots.pem") == read("issuer/tls.crt"));
+    let key = KeyPair::from_pem(&read("out/tls.key")).unwrap();
+    let der = CertificateDer::from_pem_slice(read("out/tls.crt").as_bytes()).unwrap();
+    let (_, leaf) = X509Certificate::from_der(&der).unwrap();
+    assert_eq!(leaf.public_key().raw, key.subject_public_key_info());
+    let names = leaf.subject_alternative_name().unwrap().unwrap();
+    assert!(matches!(names.value.general_names.as_slice(), [GeneralName::URI(uri)] if *uri == id));
+    assert!(issue("spiffe://other.example/a").is_err(), "the root is of one trust domain");
+    assert!(issue(&format!("spiffe://{DOMAIN}")).is_err());
+    std::fs::remove_dir_all(dir).unwrap();
+}
