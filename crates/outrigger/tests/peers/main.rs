@@ -1,11 +1,14 @@
-//! Real clients and servers against the real program. Peers that are not installed are named, and their test skipped.
+//! Real clients and servers against the real program. Peers that are not installed are named, and their test skipped; where
+//! `CI` is set it fails instead.
 
 #![allow(missing_docs)]
 
 mod certificates;
 mod envoy;
 mod intercepted;
+mod pods;
 mod tls;
+mod web;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,6 +17,39 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Says that a test, or a part of one, is skipped, and why. Where `CI` is set, nothing may be.
+fn skip(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "nothing is skipped where CI is set: {why}");
+    eprintln!("skipped: {why}");
+}
+
+/// Where a program is, for root.
+fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|dir| dir.join(name))
+        .find(|p| p.is_file())
+}
+
+/// Whether all of these are installed; skips where they are not.
+fn has(programs: &[&str]) -> bool {
+    let missing = programs.iter().find(|name| program(name).is_none());
+    if let Some(name) = missing {
+        skip(&format!("{name} is not installed"));
+    }
+    missing.is_none()
+}
+
+/// The Python that has the peers.
+fn interpreter() -> Option<PathBuf> {
+    let python = std::env::var_os("OUTRIGGER_TEST_PYTHON").map(PathBuf::from);
+    if python.is_none() {
+        skip("OUTRIGGER_TEST_PYTHON names no interpreter with .ci/requirements.txt installed");
+    }
+    python
+}
 
 /// Ports that were free a moment ago.
 fn free<const N: usize>() -> [u16; N] {
@@ -163,10 +199,7 @@ fn mirror() -> u16 {
 
 /// Runs one of the Python peers with the app's and the outrigger's port.
 fn python(name: &str) {
-    let Some(python) = std::env::var_os("OUTRIGGER_TEST_PYTHON") else {
-        eprintln!("skipped: OUTRIGGER_TEST_PYTHON names no interpreter with .ci/requirements.txt installed");
-        return;
-    };
+    let Some(python) = interpreter() else { return };
     let [app] = free();
     let outrigger = Outrigger::start(name, app, "");
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name);
@@ -202,7 +235,7 @@ fn nghttp_and_curl_get_their_answers() {
     ] {
         match Command::new(program).args(&args).stderr(Stdio::null()).output() {
             Ok(ended) => assert_eq!(String::from_utf8_lossy(&ended.stdout), "hello", "{program} {args:?}"),
-            Err(e) => eprintln!("skipped: {program}: {e}"),
+            Err(e) => skip(&format!("{program}: {e}")),
         }
     }
 }

@@ -15,7 +15,7 @@ fn run(program: &str, args: &[&str], input: &str) -> Option<String> {
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(e) => {
-            eprintln!("skipped: {program}: {e}");
+            crate::skip(&format!("{program}: {e}"));
             return None;
         }
     };
