@@ -18,7 +18,12 @@ pub(crate) struct Mesh {
 
 impl Mesh {
     pub(crate) fn new(name: &str) -> Self {
-        let mesh = Self { dir: directory(name), authority: Authority::new("test.example").unwrap() };
+        Self::at(directory(name))
+    }
+
+    /// The same in a directory that there is.
+    pub(crate) fn at(dir: PathBuf) -> Self {
+        let mesh = Self { dir, authority: Authority::new("test.example").unwrap() };
         put(&mesh.dir.join("bundle.pem"), mesh.authority.bundle(), 0o644).unwrap();
         mesh.write("server", &mesh.wish(SERVER));
         mesh.write("client", &mesh.wish(CLIENT));

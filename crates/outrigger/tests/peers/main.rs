@@ -6,6 +6,7 @@
 mod certificates;
 mod envoy;
 mod intercepted;
+mod mesh;
 mod pods;
 mod tls;
 mod web;
