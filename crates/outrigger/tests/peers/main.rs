@@ -4,6 +4,7 @@
 #![allow(missing_docs)]
 
 mod certificates;
+mod databases;
 mod envoy;
 mod intercepted;
 mod mesh;
