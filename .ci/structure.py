@@ -22,7 +22,7 @@ ALLOWED = {
     "login-service": set(),
     "shop-service": set(),
     "demo": {"authority", "outrigger", "login-service", "shop-service"},
-    "benches": {"authority", "h1"},
+    "benches": {"authority", "h1", "net"},
 }
 # Nothing of these in the sidecar.
 NOT_IN_THE_SIDECAR = {"argon2", "control", "kube", "rcgen", "authority"}

@@ -3,19 +3,27 @@
 mod backend;
 mod certificates;
 mod compare;
+mod database;
 mod load;
 mod measure;
 mod namespace;
 mod peers;
+mod picture;
+mod ready;
+mod redirected;
 mod relay;
+mod resident;
 mod table;
+mod websocket;
+mod workload;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use compare::Workload;
 use peers::Kind;
+use workload::Workload;
 
 /// Measures the outrigger.
 #[derive(Debug, Parser)]
@@ -32,7 +40,7 @@ enum Command {
     /// The floor: relays bytes and does nothing else
     #[command(hide = true, name = "__relay")]
     Relay {
-        /// Listener and app in turn
+        /// Listener and app in turn; the last listener without one relays to where it was redirected from
         addresses: Vec<std::net::SocketAddr>,
     },
 }
@@ -55,6 +63,15 @@ struct Options {
     /// Bytes of an answer, where the workload does not say
     #[arg(long, default_value_t = 1024)]
     size: u64,
+    /// Another build of the outrigger to compare with: before and after in one run
+    #[arg(long, value_name = "PROGRAM")]
+    before: Option<PathBuf>,
+    /// Measure the outrigger that lies beside this program as it is, without building it
+    #[arg(long)]
+    as_built: bool,
+    /// Also draw CPU per request as SVG
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
     /// Stay in this network namespace instead of a fresh one: other rules on the machine are then part of the figures
     #[arg(long)]
     here: bool,
@@ -63,10 +80,7 @@ struct Options {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Compare(options) => compare::run(&options),
-        Command::Relay { addresses } => {
-            let routes: Vec<_> = addresses.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-            relay::run(&routes)
-        }
+        Command::Relay { addresses } => relay::run(&addresses),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

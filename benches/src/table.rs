@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::peers::{Kind, Peer};
+use crate::peers::Kind;
 
 /// Some measurements of one thing.
 #[derive(Clone, Debug)]
@@ -44,20 +44,34 @@ impl fmt::Display for Cell {
     }
 }
 
+/// A cell for each peer that has one.
+pub(crate) type Row = Vec<(Kind, Cell)>;
+
+/// Whom the outrigger's medians are divided by.
+const RATIOS: [Kind; 5] = [Kind::Before, Kind::Nginx, Kind::Haproxy, Kind::Envoy, Kind::Relay];
+
 /// Rows of cells, a column per peer.
 pub(crate) struct Table {
     columns: Vec<(Kind, String)>,
-    rows: Vec<(String, Vec<(Kind, Cell)>)>,
+    rows: Vec<(String, Row)>,
     notes: Vec<String>,
 }
 
 impl Table {
-    pub(crate) fn new(peers: &[Peer]) -> Self {
-        let columns = peers.iter().map(|peer| (peer.kind, peer.version.clone())).collect();
+    /// A column for each of these, with its version.
+    pub(crate) fn new(columns: Vec<(Kind, String)>) -> Self {
         Self { columns, rows: Vec::new(), notes: Vec::new() }
     }
 
-    pub(crate) fn row(&mut self, name: &str, cells: Vec<(Kind, Cell)>) {
+    pub(crate) fn columns(&self) -> &[(Kind, String)] {
+        &self.columns
+    }
+
+    pub(crate) fn rows(&self) -> &[(String, Row)] {
+        &self.rows
+    }
+
+    pub(crate) fn row(&mut self, name: &str, cells: Row) {
         self.rows.push((name.to_owned(), cells));
     }
 
@@ -70,10 +84,11 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ratio_to = |kind: Kind| self.columns.iter().any(|(column, _)| *column == kind);
         let ratios: Vec<Kind> =
-            [Kind::Nginx, Kind::Haproxy, Kind::Envoy, Kind::Relay].into_iter().filter(|kind| ratio_to(*kind)).collect();
+            RATIOS.into_iter().filter(|kind| ratio_to(Kind::Outrigger) && ratio_to(*kind)).collect();
         write!(f, "| median (range) |")?;
         for (kind, version) in &self.columns {
-            write!(f, " {kind} {version} |")?;
+            let space = if version.is_empty() { "" } else { " " };
+            write!(f, " {kind}{space}{version} |")?;
         }
         for kind in &ratios {
             write!(f, " / {kind} |")?;
@@ -95,9 +110,11 @@ impl fmt::Display for Table {
                 }
             }
         }
-        writeln!(f)?;
+        if !self.notes.is_empty() {
+            writeln!(f)?;
+        }
         for note in &self.notes {
-            write!(f, "\n{note}")?;
+            write!(f, "\n- {note}")?;
         }
         Ok(())
     }
@@ -114,5 +131,20 @@ mod tests {
         {
             assert_eq!(Cell::of(values.iter().copied()).to_string(), told);
         }
+    }
+
+    #[test]
+    fn a_table_has_medians_ratios_and_what_there_is_to_say() {
+        let columns = vec![(Kind::Outrigger, "0.1".into()), (Kind::Relay, String::new()), (Kind::Nginx, "1.22".into())];
+        let mut table = Table::new(columns);
+        table.row("x", vec![(Kind::Outrigger, Cell::of([3.0])), (Kind::Nginx, Cell::of([4.0]))]);
+        table.note("x: relay speaks no TLS".into());
+        let expected = "\
+| median (range) | outrigger 0.1 | relay | nginx 1.22 | / nginx | / relay |
+|---|---|---|---|---|---|
+| x | 3.00 | - | 4.00 | 0.75 | - |
+
+- x: relay speaks no TLS";
+        assert_eq!(table.to_string(), expected);
     }
 }

@@ -1,7 +1,7 @@
 //! HTTP/1.1 over kept-alive connections, one request at a time on each.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use h1::{Body, Method, ResponseHead};
@@ -14,6 +14,24 @@ use super::{Pace, Tally};
 /// Asks for `size` bytes, again and again.
 pub(crate) async fn connection(addr: SocketAddr, size: u64, pace: Option<Pace>, tally: Tally) {
     let asked = async { ask(Caller::connect(addr).await?, size, pace, &tally).await };
+    if let Err(e) = asked.await {
+        tally.failed(e);
+    }
+}
+
+/// The same for callers all over the world, as a proxy before us would name them: a new one with each request.
+pub(crate) async fn connection_for_others(addr: SocketAddr, size: u64, first: u32, tally: Tally) {
+    let asked = async {
+        let mut caller = Caller::connect(addr).await?;
+        let mut ip = first;
+        while !tally.is_over() {
+            let since = Instant::now();
+            ip = ip.wrapping_mul(2_654_435_761).wrapping_add(1);
+            caller.ask(size, Some(Ipv4Addr::from_bits(0x0100_0000 + ip % 0x7000_0000))).await?;
+            tally.done(since);
+        }
+        Ok::<_, io::Error>(())
+    };
     if let Err(e) = asked.await {
         tally.failed(e);
     }
@@ -83,7 +101,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Caller<S> {
 
     /// One request; its answer is read to the end and must be of this size.
     pub(crate) async fn get(&mut self, size: u64) -> io::Result<()> {
-        let request = format!("GET /{size} HTTP/1.1\r\nHost: app.test\r\nUser-Agent: benches\r\nAccept: */*\r\n\r\n");
+        self.ask(size, None).await
+    }
+
+    /// One request, perhaps for somebody else.
+    async fn ask(&mut self, size: u64, whose: Option<Ipv4Addr>) -> io::Result<()> {
+        let whose = whose.map(|ip| format!("X-Forwarded-For: {ip}\r\n")).unwrap_or_default();
+        let request =
+            format!("GET /{size} HTTP/1.1\r\nHost: app.test\r\nUser-Agent: benches\r\nAccept: */*\r\n{whose}\r\n");
         self.stream.write_all(request.as_bytes()).await?;
         let limits = h1::Limits::default();
         let mut filled = 0;

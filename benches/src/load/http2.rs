@@ -9,16 +9,30 @@ use tokio::net::TcpStream;
 
 use super::Tally;
 
+pub(super) type Error = Box<dyn std::error::Error>;
+
 /// Asks for `size` bytes on so many streams, each again as soon as it is answered.
 pub(crate) async fn connection(addr: SocketAddr, size: u64, streams: usize, tally: Tally) {
-    if let Err(e) = ask(addr, size, streams, &tally).await {
+    let asks = move |client: SendRequest<Bytes>, tally: Tally| async move {
+        while !tally.is_over() {
+            let since = Instant::now();
+            match get(&client, size).await {
+                Ok(()) => tally.done(since),
+                Err(e) => return tally.failed(e),
+            }
+        }
+    };
+    if let Err(e) = on_streams(addr, streams, &tally, asks).await {
         tally.failed(e);
     }
 }
 
-type Error = Box<dyn std::error::Error>;
-
-async fn ask(addr: SocketAddr, size: u64, streams: usize, tally: &Tally) -> Result<(), Error> {
+/// Runs `work` so many times side by side on one connection.
+pub(super) async fn on_streams<W, F>(addr: SocketAddr, streams: usize, tally: &Tally, work: W) -> Result<(), Error>
+where
+    W: Fn(SendRequest<Bytes>, Tally) -> F,
+    F: Future<Output = ()> + 'static,
+{
     let stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
     let (client, connection) = h2::client::Builder::new()
@@ -27,20 +41,7 @@ async fn ask(addr: SocketAddr, size: u64, streams: usize, tally: &Tally) -> Resu
         .handshake::<_, Bytes>(stream)
         .await?;
     let driver = tokio::task::spawn_local(connection);
-    let tasks: Vec<_> = (0..streams)
-        .map(|_| {
-            let (client, tally) = (client.clone(), tally.clone());
-            tokio::task::spawn_local(async move {
-                while !tally.is_over() {
-                    let since = Instant::now();
-                    match get(&client, size).await {
-                        Ok(()) => tally.done(since),
-                        Err(e) => return tally.failed(e),
-                    }
-                }
-            })
-        })
-        .collect();
+    let tasks: Vec<_> = (0..streams).map(|_| tokio::task::spawn_local(work(client.clone(), tally.clone()))).collect();
     for task in tasks {
         task.await?;
     }
