@@ -2,6 +2,7 @@
 
 mod buffer;
 mod client_hello;
+mod cork;
 mod deadline;
 mod detect;
 mod dial;
@@ -17,11 +18,12 @@ pub mod proxy_protocol;
 
 pub use buffer::{Buffer, Buffers};
 pub use client_hello::{ClientHello, Hello, client_hello};
+pub use cork::{Cork, Corked, cork};
 pub use deadline::Deadline;
 pub use detect::{Detected, HTTP2_PREFACE, detect};
 pub use dial::dial;
 pub use guess::{Guess, guess, guess_towards_app};
-pub use io::{Io, Replay};
+pub use io::Io;
 pub use listen::{Accepted, Acceptor, keep_watch, lacks_ipv6, listen};
 pub use original::{is_local, original_dst};
 pub use tls::HandshakeError;
