@@ -9,13 +9,18 @@ use tokio::time::timeout;
 
 use crate::{Io, keep_watch};
 
-/// Connects to the first of these addresses that accepts, and says which; `within` bounds each try.
+/// How long an address may take where there are others.
+const AMONG_OTHERS: Duration = Duration::from_secs(2);
+
+/// Connects to the first of these addresses that accepts, and says which; `within` bounds each try, and two seconds those that
+/// have others behind them.
 ///
 /// # Errors
 /// The last address's error; [`io::ErrorKind::TimedOut`] where it did not answer in time.
 pub async fn dial(addrs: &[SocketAddr], within: Duration) -> io::Result<(Io, SocketAddr)> {
     let mut last = io::ErrorKind::AddrNotAvailable.into();
-    for &addr in addrs {
+    for (i, &addr) in addrs.iter().enumerate() {
+        let within = if i + 1 < addrs.len() { within.min(AMONG_OTHERS) } else { within };
         match timeout(within, TcpStream::connect(addr)).await {
             Ok(Ok(tcp)) => {
                 keep_watch(&tcp)?;
