@@ -101,10 +101,22 @@ impl Frames {
     pub(crate) async fn connect(sidecar: &Sidecar, settings: &[(u16, u32)]) -> Self {
         let mut frames = Self(TcpStream::connect(sidecar.addr).await.unwrap());
         frames.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        frames.settings(settings).await;
+        frames
+    }
+
+    /// Takes a connection as a server, and sends these settings.
+    pub(crate) async fn accept(listener: &tokio::net::TcpListener, settings: &[(u16, u32)]) -> Self {
+        let mut frames = Self(listener.accept().await.unwrap().0);
+        frames.0.read_exact(&mut [0; 24]).await.unwrap();
+        frames.settings(settings).await;
+        frames
+    }
+
+    pub(crate) async fn settings(&mut self, settings: &[(u16, u32)]) {
         let payload: Vec<u8> =
             settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat()).collect();
-        frames.send(SETTINGS, 0, 0, &payload).await;
-        frames
+        self.send(SETTINGS, 0, 0, &payload).await;
     }
 
     pub(crate) async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {

@@ -7,6 +7,7 @@ mod ambiguity;
 mod capacity;
 mod failures;
 mod h2_peers;
+mod h2_servers;
 mod harness;
 mod http1;
 mod http2;
