@@ -39,7 +39,7 @@ fn prepare(pods: &Pods, program: &[&str]) {
 }
 
 /// Runs a client from where calls are intercepted, in both families, and from where localhost has the port.
-fn everywhere(pods: &Pods, number: u8, client: impl Fn(char, &str)) {
+fn everywhere(number: u8, client: impl Fn(char, &str)) {
     for (side, host) in
         [('p', format!("198.18.{number}.2")), ('p', format!("fd00:18:{number}::2")), ('e', "127.0.0.1".into())]
     {
@@ -113,7 +113,7 @@ fn mariadb_greets_through_an_outrigger_that_knows_nothing_of_it() {
     let grant = "create user caller@'%' identified by 'known'; create database if not exists shop; \
                  grant all on *.* to caller@'%'";
     said(&pods, 's', &["mariadb", "--no-defaults", &socket, "-u", "root", "-e", grant]);
-    everywhere(&pods, 51, |side, host| {
+    everywhere(51, |side, host| {
         let client = ["mariadb", "--no-defaults", "-u", "caller", "-pknown", "-h", host, "--protocol=tcp", "-N", "-e"];
         assert_eq!(said(&pods, side, &[&client[..], &["select 6*7"]].concat()), "42");
         let long = said(&pods, side, &[&client[..], &["select repeat('x', 5000000)"]].concat());
@@ -148,7 +148,7 @@ fn postgresql_negotiates_through_an_outrigger_that_knows_nothing_of_it() {
     pods.start('s', &[&NOBODY[..], &[&bin("postgres"), "-D", &data], &options].concat());
     pods.wait('s', 5432);
     pods.until("a server that is ready", |pods| pods.output('s', &[&bin("pg_isready"), "-h", &data]).status.success());
-    everywhere(&pods, 52, |side, host| {
+    everywhere(52, |side, host| {
         let client = [&bin("psql"), "-h", host, "-U", "caller", "-d", "postgres", "-tAc"];
         assert_eq!(said(&pods, side, &[&client[..], &["select 6*7"]].concat()), "42");
         let long = said(&pods, side, &[&client[..], &["select repeat('x', 5000000)"]].concat());
@@ -177,7 +177,7 @@ fn redis_answers_through_an_outrigger_that_knows_nothing_of_it() {
     let server = ["redis-server", "--dir", &data, "--bind", "*", "-::*", "--protected-mode", "no", "--save", ""];
     pods.start('s', &[&NOBODY[..], &server].concat());
     pods.wait('s', 6379);
-    everywhere(&pods, 53, |side, host| {
+    everywhere(53, |side, host| {
         let client = ["redis-cli", "-h", host];
         let ask = |words: &[&str]| said(&pods, side, &[&client[..], words].concat());
         assert_eq!(ask(&["set", "answer", "42"]), "OK");

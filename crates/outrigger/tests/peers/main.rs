@@ -8,8 +8,12 @@ mod databases;
 mod envoy;
 mod intercepted;
 mod mesh;
+mod name_server;
+mod names;
+mod outward;
 mod pods;
 mod tls;
+mod weather;
 mod web;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -78,6 +78,11 @@ impl Pods {
         Some(pods)
     }
 
+    /// The file that stands for a namespace.
+    pub(crate) fn namespace(&self, side: char) -> String {
+        format!("/run/netns/{}{side}", self.name)
+    }
+
     /// A program to run there.
     pub(crate) fn command(&self, side: char, program: &[&str]) -> Command {
         let mut command = Command::new("ip");
@@ -119,7 +124,7 @@ impl Pods {
 
     /// Does something there, in a thread of its own: so are the threads it starts and the sockets it opens.
     pub(crate) fn enter<T: Send>(&self, side: char, what: impl FnOnce() -> T + Send) -> T {
-        let namespace = File::open(format!("/run/netns/{}{side}", self.name)).unwrap();
+        let namespace = File::open(self.namespace(side)).unwrap();
         let within = || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
             what()
@@ -197,8 +202,12 @@ impl Pods {
         std::fs::copy(env!("CARGO_BIN_EXE_outrigger"), &program).unwrap();
         own(&home, UID);
         let (program, file) = (program.display().to_string(), file.display().to_string());
-        let user = ["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups"];
-        self.start(side, &[&user[..], &[&program, "run", "--config", &file]].concat());
+        // Mounts of a program that is run there are its own.
+        let names = home.join("resolv.conf");
+        let mount = format!("test ! -e {0} || mount --bind {0} /etc/resolv.conf", names.display());
+        let run =
+            format!("{mount}; exec setpriv --reuid {uid} --regid {uid} --clear-groups {program} run --config {file}");
+        self.start(side, &["sh", "-ec", &run]);
         self.wait(side, 6191);
         let begun = Instant::now();
         while !self.page(side, 6191, "/readyz").starts_with("HTTP/1.1 200") {
