@@ -6,26 +6,40 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::config::{Config, Overrides};
+use crate::facts::{self, Fact, State};
 
-/// Says what is wrong on standard error; success where nothing is.
-pub(crate) fn check(file: &Path) -> ExitCode {
-    let config = match Config::load(file, &Overrides::default()) {
-        Ok(config) => config,
-        Err(errors) => {
-            eprintln!("{errors}");
-            return ExitCode::FAILURE;
+/// How what is found is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Output {
+    /// A line for each fact; those that are bad on standard error
+    Text,
+    /// One JSON object on standard output
+    Json,
+}
+
+/// Tells what is so, a line for each fact; success where nothing of it is bad.
+pub(crate) fn check(file: &Path, output: Output) -> ExitCode {
+    let facts = match Config::load(file, &Overrides::default()) {
+        Ok(config) => {
+            let services =
+                config.snapshot.ports.iter().filter(|port| port.direction != model::Direction::Inbound).count();
+            let ports = config.snapshot.ports.len() - services;
+            let mut facts = vec![Fact::good("config", format!("good; {ports} port(s), {services} service(s)"))];
+            facts.extend(facts::of(&config, problems(&config)));
+            facts
         }
+        Err(errors) => errors.to_string().lines().map(|line| Fact::bad("config", line.to_owned())).collect(),
     };
-    let problems = problems(&config);
-    for problem in &problems {
-        eprintln!("{}: {problem}", file.display());
+    let good = facts.iter().all(|fact| fact.state != State::Bad);
+    match output {
+        Output::Text => facts.iter().for_each(|fact| fact.tell(file)),
+        Output::Json => {
+            let facts: Vec<_> = facts.iter().map(Fact::json).collect();
+            let whole = serde_json::json!({"file": file.display().to_string(), "good": good, "facts": facts});
+            println!("{}", serde_json::to_string_pretty(&whole).unwrap_or_default());
+        }
     }
-    if problems.is_empty() {
-        println!("{}: good; {} port(s)", file.display(), config.snapshot.ports.len());
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// What of this place does not fit the configuration.

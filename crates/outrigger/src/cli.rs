@@ -27,6 +27,9 @@ enum Command {
         /// The configuration file
         #[arg(long)]
         config: PathBuf,
+        /// How it is told
+        #[arg(long, value_enum, default_value_t = check::Output::Text)]
+        output: check::Output,
     },
     /// Brings this network namespace's TCP connections to the outrigger, as mode: transparent has it; needs NET_ADMIN
     Init(Box<init::Init>),
@@ -103,7 +106,7 @@ where
     };
     match cli.command {
         Command::Run(args) => start(args),
-        Command::Check { config } => check::check(&config),
+        Command::Check { config, output } => check::check(&config, output),
         Command::Init(args) => init::init(*args),
         Command::Ready { admin, path } => ready::ready(admin, &path),
         Command::Schema => {
@@ -150,6 +153,7 @@ mod tests {
             "outrigger run --app [::1]:8080",
             "outrigger run --config a.yaml --workers 2",
             "outrigger check --config a.yaml",
+            "outrigger check --config a.yaml --output json",
             "outrigger init",
             "outrigger init --dry-run --config a.yaml --include-inbound-ports 80,8000-8100",
             "outrigger init --remove",

@@ -2,9 +2,11 @@
 //! what is done with a request stands in crate `proxy`.
 
 mod admin;
+mod callers;
 mod check;
 mod cli;
 pub mod config;
+mod facts;
 mod init;
 mod intercepted;
 mod log;

@@ -23,14 +23,15 @@ pub(crate) fn ready(admin: SocketAddr, path: &str) -> ExitCode {
     }
 }
 
-fn ask(admin: SocketAddr, path: &str) -> std::io::Result<String> {
+/// The whole answer to a `GET`, head and body.
+pub(crate) fn ask(admin: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&admin, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
-    stream.take(64 * 1024).read_to_string(&mut answer)?;
+    stream.take(4 * 1024 * 1024).read_to_string(&mut answer)?;
     Ok(answer)
 }
 

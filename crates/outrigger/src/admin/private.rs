@@ -13,6 +13,7 @@ use axum::routing::get;
 use serde_json::json;
 
 use super::State;
+use crate::callers;
 
 /// A header that no form, link or plain fetch can send: whoever sends it means it.
 const INTENT: &str = "x-outrigger-admin";
@@ -80,6 +81,11 @@ async fn status(Shown(state): Shown<Arc<State>>) -> Response {
         },
         "identity": identity(&shared.identity.status()),
         "peers": peers,
+        "callers_warning": callers::explain(
+            &shared.telemetry.encode_metrics(),
+            callers::trusts(&snapshot),
+            callers::in_kubernetes(),
+        ),
         "upstreams": upstreams,
         "telemetry": shared.telemetry.status(),
     });

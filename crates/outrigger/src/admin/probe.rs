@@ -35,8 +35,14 @@ async fn http(stream: TcpStream, probe: &AppProbe, path: &str) -> Result<StatusC
         .body(Empty::<Bytes>::new())?;
     tokio::select! {
         answer = sender.send_request(request) => Ok(answer?.status()),
-        ended = connection => Err(ended.err().map_or("the connection ended".into(), Into::into)),
+        () = driven(connection) => Err("the connection ended".into()),
     }
+}
+
+/// Drives a connection. Its end is no answer: what it brought before is still to be taken, or is an error by itself.
+async fn driven(connection: impl Future) {
+    connection.await;
+    std::future::pending().await
 }
 
 /// Bytes of an answer: a number in a frame.
@@ -64,7 +70,7 @@ async fn grpc(stream: TcpStream, probe: &AppProbe, service: &str) -> Result<Stat
     };
     tokio::select! {
         answer = asking => answer,
-        ended = connection => Err(ended.err().map_or("the connection ended".into(), Into::into)),
+        () = driven(connection) => Err("the connection ended".into()),
     }
 }
 

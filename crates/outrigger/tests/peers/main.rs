@@ -4,6 +4,7 @@
 #![allow(missing_docs)]
 
 mod certificates;
+mod check;
 mod databases;
 mod envoy;
 mod intercepted;
