@@ -19,7 +19,8 @@ trap '"${compose[@]}" down --volumes --timeout 30 >/dev/null 2>&1 || true' EXIT
 
 began=$(date +%s%N)
 "${compose[@]}" up -d --quiet-pull >/dev/null 2>&1 || "${compose[@]}" up -d
-login=(curl -fsS -H "X-Forwarded-For: 81.2.69.142" http://127.0.0.1:18080/login -d username=grace -d password=amazing)
+login=(curl -fsS -H "X-Forwarded-For: 81.2.69.142" -H "Content-Type: application/json"
+  -d '{"username": "grace", "password": "amazing"}' http://127.0.0.1:18080/login)
 until_so "a login goes through the outrigger" "${login[@]}"
 echo "    first login $(((($(date +%s%N) - began)) / 1000000)) ms after 'up'"
 token=$("${login[@]}" | python3 -c 'import json, sys; print(json.load(sys.stdin)["token"])')
@@ -32,7 +33,7 @@ until_so "the shop tells grace her orders, having asked the login service" "${or
 until_so "the login service's outrigger knows who asked" in_log '"outrigger.peer.identity":"spiffe://compose.example/shop"'
 
 if [ "$(id -u)" = 0 ]; then
-  said=$(python3 wire.py outrigger0 6144 "$token" "HTTP/1.1" "authorization" -- "${orders[@]}") || fail "TLS on the wire: $said"
+  said=$(python3 wire.py outrigger0 6144 "$token" "HTTP/1.1" "authorization" -- "${orders[@]}" 2>&1) || fail "TLS on the wire: $said"
   [ "$said" = tls ] && ok "on the wire between the two there is TLS, and the token is not to be seen"
 fi
 

@@ -12,6 +12,9 @@ split = sys.argv.index("--")
 interface, port, *words = sys.argv[1:split]
 sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
 sniffer.bind((interface, 0))
+# What goes from container to container does not pass the bridge's own end unless that asks for everything.
+everything = struct.pack("IHH8s", socket.if_nametoindex(interface), 1, 0, b"")
+sniffer.setsockopt(263, 1, everything)  # SOL_PACKET, PACKET_ADD_MEMBERSHIP of PACKET_MR_PROMISC
 sniffer.settimeout(0.5)
 subprocess.run(sys.argv[split + 1 :], check=True, stdout=subprocess.DEVNULL)
 

@@ -42,7 +42,7 @@ async fn http(stream: TcpStream, probe: &AppProbe, path: &str) -> Result<StatusC
 /// Drives a connection. Its end is no answer: what it brought before is still to be taken, or is an error by itself.
 async fn driven(connection: impl Future) {
     connection.await;
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Bytes of an answer: a number in a frame.
