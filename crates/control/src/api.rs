@@ -110,7 +110,7 @@ impl Api {
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::HOST, &self.host)
+            .header(header::HOST, if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() })
             .header(header::AUTHORIZATION, format!("Bearer {}", token.trim()))
             .header(header::ACCEPT, "application/json")
             .header(header::CONTENT_TYPE, content_type)

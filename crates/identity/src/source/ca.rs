@@ -124,7 +124,7 @@ async fn exchange(ca: &Ca, csr: &str) -> Result<Value, LoadError> {
     let token = read(ca.token.clone(), MAX_TOKEN).await?;
     let token = token.trim();
     let request = Request::post("/v1/certificates")
-        .header(header::HOST, &ca.server.host)
+        .header(header::HOST, ca.server.to_string().trim_start_matches("https://"))
         .header(header::AUTHORIZATION, format!("Bearer {token}"))
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::new(Bytes::from(json!({"csr": csr}).to_string())))
