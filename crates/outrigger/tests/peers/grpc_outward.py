@@ -5,6 +5,7 @@ Usage: grpc_outward.py serve PORT... | call TARGET. The client ends with 0 when 
 
 import sys
 import threading
+import time
 from collections import Counter
 from concurrent import futures
 
@@ -15,6 +16,8 @@ UNARY, STREAM = "/test.Who/Unary", "/test.Who/Stream"
 
 def serve(port):
     def unary(request, context):
+        # Slow enough for a busy machine's own delays not to look like an endpoint's.
+        time.sleep(0.02)
         return port.encode()
 
     def stream(requests, context):

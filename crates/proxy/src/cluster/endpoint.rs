@@ -17,7 +17,10 @@ use super::settings::Outliers;
 /// of a busy machine is soon made up for.
 const MEMORY: Duration = Duration::from_secs(1);
 /// How long what is known of one that nobody asks counts: a slow one is to be left alone for longer than it takes to find out.
-const FADING: Duration = Duration::from_secs(10);
+const FADING: Duration = Duration::from_secs(4);
+/// Answers after which an endpoint's answer time is taken for known: the first ones of a program that has just started, or to which
+/// there was no connection, say little about the next.
+const WARM: u32 = 3;
 /// What an endpoint that failed last is expected to take, at least: one that fails at once must not look like the fastest of
 /// all. Its next good answer makes up for it.
 const FAILURE_COST: Duration = Duration::from_millis(250);
@@ -37,6 +40,8 @@ pub(crate) struct Endpoint {
     load: AtomicUsize,
     /// The moving average of answer times, nanoseconds; 0 until there is one.
     average: AtomicU64,
+    /// Answers that went into it, up to [`WARM`].
+    answers: AtomicU32,
     /// When that was last moved, or the endpoint last failed, nanoseconds.
     moved: AtomicU64,
     /// Failures since the last good answer.
@@ -89,6 +94,7 @@ impl Endpoint {
             weight: AtomicUsize::new(weight),
             load: AtomicUsize::new(0),
             average: AtomicU64::new(0),
+            answers: AtomicU32::new(0),
             moved: AtomicU64::new(0),
             failing: AtomicU32::new(0),
             failures: AtomicU32::new(0),
@@ -131,11 +137,12 @@ impl Endpoint {
     }
 
     /// What another request there costs: the peak-sensitive average times what is under way. Unknown endpoints are cheapest
-    /// while they have nothing to do, and dearest while their first answer is out.
+    /// while they have nothing to do, and dearest while their very first answer is out.
     pub(crate) fn cost(&self, now: Duration) -> f64 {
         let load = self.load.load(Relaxed) as f64;
+        let unknown = self.answers.load(Relaxed) < WARM && self.failing.load(Relaxed) == 0;
         match self.estimate() {
-            0 if load == 0.0 => 0.0,
+            _ if unknown && load == 0.0 => 0.0,
             0 => f64::MAX / 2.0,
             estimate => estimate as f64 * self.aged(now) * (load + 1.0),
         }
@@ -203,6 +210,7 @@ impl Endpoint {
             // What was measured before it was ejected says nothing of it now.
             self.ejected_until.store(0, Relaxed);
             self.average.store(0, Relaxed);
+            self.answers.store(0, Relaxed);
             self.well_since.store(millis(now), Relaxed);
         }
         self.observe(took, now);
@@ -262,8 +270,11 @@ impl Endpoint {
         let took = nanos(took).max(1);
         let average = self.average.load(Relaxed);
         let kept = self.left(now, MEMORY);
+        let answers = self.answers.load(Relaxed);
+        self.answers.store((answers + 1).min(WARM), Relaxed);
         let moved = match average {
             0 => took,
+            average if answers < WARM => took.min(average),
             average if took > average => took,
             average => (average as f64 * kept + took as f64 * (1.0 - kept)) as u64,
         };
@@ -365,8 +376,12 @@ mod tests {
         assert_eq!(endpoint.cost(at(0.0)), 0.0);
         assert_eq!(endpoint.begin(at(0.0)), Begun::Healthy);
         assert!(endpoint.cost(at(0.0)) > 1e300, "nothing is known while its first answer is out");
-        endpoint.succeeded(Duration::from_millis(10), true, at(0.0));
+        for took in [90, 10, 20] {
+            assert!(endpoint.cost(at(0.0)) == 0.0 || endpoint.load() > 0, "its first answers say little");
+            endpoint.succeeded(Duration::from_millis(took), true, at(0.0));
+        }
         endpoint.end(Begun::Healthy);
+        assert!(endpoint.cost(at(0.0)) > 0.0);
         let millis = |now| (endpoint.expected(at(now)).unwrap().as_secs_f64() * 1e3).round();
         assert_eq!(millis(0.0), 10.0);
         endpoint.succeeded(Duration::from_millis(100), true, at(0.0));
@@ -375,7 +390,7 @@ mod tests {
         assert_eq!(millis(5.0), 11.0);
         // Nobody asks a slow one any more: what is known of it fades, until it is asked again.
         let (cost, later) = (endpoint.cost(at(5.0)), endpoint.cost(at(15.0)));
-        assert!((cost / later - std::f64::consts::E).abs() < 0.01, "{cost} {later}");
+        assert!((cost / later - (10.0f64 / 4.0).exp()).abs() < 0.01, "{cost} {later}");
     }
 
     #[test]
