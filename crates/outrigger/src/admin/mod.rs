@@ -1,5 +1,6 @@
 //! Two small servers beside the data path: one that may be exposed, one for this pod alone.
 
+mod drain;
 mod private;
 mod probe;
 mod public;
@@ -10,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use proxy::Shared;
@@ -26,6 +27,10 @@ pub(crate) struct State {
     pub(crate) log_level: LogLevel,
     changing: Mutex<Changing>,
 }
+
+/// Who asks.
+#[derive(Clone, Copy)]
+struct Peer(SocketAddr);
 
 /// What a reload changes.
 struct Changing {
@@ -98,15 +103,15 @@ async fn serve(listener: TcpListener, router: Router) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(e) => {
                 tracing::debug!("admin: cannot accept: {e}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
-        let service = TowerToHyperService::new(router.clone());
+        let service = TowerToHyperService::new(router.clone().layer(Extension(Peer(peer))));
         tokio::spawn(async move {
             let _place = place;
             let connection = hyper::server::conn::http1::Builder::new()

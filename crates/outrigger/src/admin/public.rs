@@ -1,4 +1,4 @@
-//! What may be exposed: probes and metrics, and nothing that changes or tells more.
+//! What may be exposed: probes and metrics, and nothing that tells more, or changes anything but for the host's kubelet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use proxy::Phase;
 
-use super::{State, probe};
+use super::{State, drain, probe};
 
 /// A worker that has shown no life for so long is stuck.
 const STUCK: Duration = Duration::from_secs(10);
@@ -24,6 +24,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/app-health/{name}", get(app_health))
+        .route("/drain/{seconds}", get(drain::drain))
         .with_state(state)
 }
 

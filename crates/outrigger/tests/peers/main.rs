@@ -3,6 +3,7 @@
 
 #![allow(missing_docs)]
 
+mod ahead;
 mod certificates;
 mod check;
 mod databases;

@@ -125,6 +125,10 @@ async fn anything(mut caller: Box<Caller>, port: Arc<Port>) {
             http1::serve(caller).await;
         }
         Guess::Http2 => Box::pin(http2::serve(caller, port)).await,
+        // Requests in plaintext are refused one by one, but for probes; bytes have no path by which to be one.
+        Guess::Tls | Guess::Opaque if !caller.who.tls && matches!(port.tls, Tls::Strict { .. } | Tls::Server(_)) => {
+            refused(&mut caller, Failure::new(Cause::TlsRequired, "plaintext where only TLS is taken"));
+        }
         Guess::Tls | Guess::Opaque => {
             let hello = match spoken {
                 Guess::Tls => intercept::client_hello(&mut caller).await,

@@ -256,7 +256,9 @@ async fn an_http2_caller_is_told_what_came_whole_and_nothing_else() {
         let mut sender = h2_peers::caller(&sidecar).await;
         let answered = sender.send_request(h2_peers::request("GET", "/").body(full("")).unwrap()).await;
         let (status, body) = match answered {
-            Ok(answer) => (answer.status().as_u16(), answer.into_body().collect().await.map(|body| body.to_bytes())),
+            Ok(answer) => {
+                (answer.status().as_u16(), answer.into_body().collect().await.map(http_body_util::Collected::to_bytes))
+            }
             Err(e) => (0, Err(e)),
         };
         let as_told = match told {
