@@ -24,7 +24,9 @@ while True:
         p=os.read(f,65536)
         if random.random()>=.05: heapq.heappush(late,(time.monotonic()+.02,next(n),b if f==a else a,p))
     while late and late[0][0]<=time.monotonic():
-        _,_,f,p=heapq.heappop(late); os.write(f,p)",
+        _,_,f,p=heapq.heappop(late)
+        try: os.write(f,p)
+        except OSError: pass",
         pods.namespace(other)
     );
     pods.start(one, &["python3", "-c", &program]);
@@ -54,7 +56,7 @@ fn on_a_line_that_loses_and_delays_packets_every_request_is_answered() {
     pods.outrigger('p', CONFIG);
     let begun = Instant::now();
     let call = |number: u16| {
-        let to: SocketAddr = if number % 2 == 0 { "198.19.81.2:80" } else { "[fd00:19:81::2]:80" }.parse().unwrap();
+        let to: SocketAddr = if number < 10 { "198.19.81.2:80" } else { "[fd00:19:81::2]:80" }.parse().unwrap();
         // Half of them on a connection that is kept, half on ones of their own.
         let mut caller = Caller::new(to, PATIENCE).unwrap();
         for n in 0..10 {
