@@ -17,6 +17,7 @@ mod names;
 mod outward;
 mod pods;
 mod scale;
+mod strict;
 mod tls;
 mod weather;
 mod web;
