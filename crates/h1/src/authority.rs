@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use crate::bytes::{is_host, is_target};
+use crate::bytes::{is_host, run_of_target};
 
 /// Whether this is a host with an optional port, and nothing else: no user, no list, no zone, not empty.
 pub fn is_authority(authority: &str) -> bool {
@@ -44,7 +44,7 @@ fn percent_encoded(name: &[u8]) -> bool {
 /// Whether this is a path with an optional query, as a request line or `:path` may carry it. Percent-encoding is not
 /// looked at: what it means is for whoever routes by it.
 pub fn is_origin_form(target: &str) -> bool {
-    target.starts_with('/') && target.bytes().all(is_target)
+    target.starts_with('/') && run_of_target(target.as_bytes()) == target.len()
 }
 
 /// The parts of a target in absolute-form: authority, and where path and query begin. `None` for any other form.

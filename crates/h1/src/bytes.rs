@@ -81,6 +81,50 @@ pub(crate) fn run(bytes: &[u8], of: impl Fn(u8) -> bool) -> usize {
     bytes.iter().position(|&b| !of(b)).unwrap_or(bytes.len())
 }
 
+/// How many bytes from the start may stand in a field value.
+#[inline]
+pub(crate) fn run_of_value(bytes: &[u8]) -> usize {
+    run_by_words(bytes, |word| below(word, 0x20) | equal(word, 0x7f), is_value)
+}
+
+/// How many bytes from the start may stand in a request target.
+#[inline]
+pub(crate) fn run_of_target(bytes: &[u8]) -> usize {
+    run_by_words(bytes, |word| below(word, 0x21) | equal(word, b'#') | equal(word, 0x7f) | (word & HIGH), is_target)
+}
+
+/// Skips eight bytes at once where `suspect` finds nothing among them, and asks for each byte where it does.
+#[inline]
+fn run_by_words(bytes: &[u8], suspect: impl Fn(u64) -> u64, of: impl Fn(u8) -> bool) -> usize {
+    let (words, _) = bytes.as_chunks::<8>();
+    let mut at = 0;
+    for word in words {
+        if suspect(u64::from_le_bytes(*word)) != 0 {
+            let good = run(word, &of);
+            if good < word.len() {
+                return at + good;
+            }
+        }
+        at += word.len();
+    }
+    at + run(&bytes[at..], of)
+}
+
+const LOW: u64 = u64::from_ne_bytes([0x01; 8]);
+const HIGH: u64 = LOW << 7;
+
+/// Not zero where one of eight bytes is below `limit`, at most 0x80; the bits say no more than that.
+#[inline]
+fn below(word: u64, limit: u8) -> u64 {
+    word.wrapping_sub(LOW * u64::from(limit)) & !word & HIGH
+}
+
+/// Not zero where one of eight bytes is this one; the bits say no more than that.
+#[inline]
+fn equal(word: u64, byte: u8) -> u64 {
+    below(word ^ (LOW * u64::from(byte)), 1)
+}
+
 /// Without the spaces and tabs at both ends (RFC 9110, 5.6.3).
 #[inline]
 pub(crate) fn trim(mut value: &[u8]) -> &[u8] {
@@ -111,4 +155,26 @@ pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
         number = number * 10 + u64::from(b - b'0');
     }
     (number <= i64::MAX as u64).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Any byte, at any place of a word and beyond, among neighbours that borrow and carry.
+    #[test]
+    fn words_and_bytes_agree() {
+        for neighbour in [b'a', b'!', 0x20, b'\t', 0x7e, 0x80, 0xff] {
+            for byte in 0..=255 {
+                for length in [1, 7, 8, 9, 16, 23] {
+                    for place in 0..length {
+                        let mut bytes = vec![neighbour; length];
+                        bytes[place] = byte;
+                        assert_eq!(run_of_value(&bytes), run(&bytes, is_value), "{bytes:x?}");
+                        assert_eq!(run_of_target(&bytes), run(&bytes, is_target), "{bytes:x?}");
+                    }
+                }
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Field lines (RFC 9112, 5), parsed once; what they say about the message's framing and connection is settled here for both
 //! roles.
 
-use crate::bytes::{decimal, is_token, is_value, list, trim};
+use crate::bytes::{decimal, is_token, list, run, run_of_value, trim};
 use crate::{Body, Error, ErrorKind, Limits, Version};
 
 /// One field line of a head, where it was received.
@@ -268,7 +268,7 @@ impl Fields {
 /// One line from `at`: `name ":" OWS value OWS CRLF`. `None` where it is not complete; an error as soon as it cannot become a
 /// field line.
 fn parse_line(buf: &[u8], at: usize) -> Result<Option<Span>, Error> {
-    let name_end = at + crate::bytes::run(&buf[at..], is_token);
+    let name_end = at + run(&buf[at..], is_token);
     match buf.get(name_end) {
         None => return Ok(None),
         Some(b':') if name_end > at => {}
@@ -281,7 +281,7 @@ fn parse_line(buf: &[u8], at: usize) -> Result<Option<Span>, Error> {
         Some(_) => return Err(Error::malformed("an illegal byte in a field name")),
     }
     let after = name_end + 1;
-    let end = after + crate::bytes::run(&buf[after..], is_value);
+    let end = after + run_of_value(&buf[after..]);
     match (buf.get(end), buf.get(end + 1)) {
         (None, _) | (Some(b'\r'), None) => return Ok(None),
         (Some(b'\r'), Some(b'\n')) => {}
@@ -290,7 +290,7 @@ fn parse_line(buf: &[u8], at: usize) -> Result<Option<Span>, Error> {
         _ => return Err(Error::malformed("a control character in a field value")),
     }
     let value = trim(&buf[after..end]);
-    let lead = crate::bytes::run(&buf[after..end], |b| matches!(b, b' ' | b'\t'));
+    let lead = run(&buf[after..end], |b| matches!(b, b' ' | b'\t'));
     let start = if value.is_empty() { end } else { after + lead };
     let offset = |n: usize| u32::try_from(n).map_err(|_| Error::new(ErrorKind::HeadTooLarge, "head too large"));
     Ok(Some(Span {

@@ -1,7 +1,7 @@
 //! Request heads (RFC 9112, 3).
 
 use crate::authority::{is_authority, is_origin_form, same_authority, split_absolute};
-use crate::bytes::{is_target, is_token, run};
+use crate::bytes::{is_token, run, run_of_target};
 use crate::fields::{Fields, Section};
 use crate::{Body, Error, ErrorKind, Field, Limits, Version};
 
@@ -244,7 +244,7 @@ fn parse_line(buf: &[u8], start: usize) -> Result<Option<(Line, usize)>, Error> 
         Some(_) => return Err(Error::malformed("a request line that does not begin with a method")),
     }
     let target_start = method_end + 1;
-    let target_end = target_start + run(&buf[target_start..], is_target);
+    let target_end = target_start + run_of_target(&buf[target_start..]);
     match buf.get(target_end) {
         None => return Ok(None),
         Some(b' ') if target_end > target_start => {}

@@ -1,6 +1,6 @@
 //! Response heads (RFC 9112, 4).
 
-use crate::bytes::{is_value, run};
+use crate::bytes::run_of_value;
 use crate::fields::{Fields, Section};
 use crate::{Body, Error, ErrorKind, Field, Limits, Method, Version};
 
@@ -131,7 +131,7 @@ fn parse_line(buf: &[u8]) -> Result<Option<(Line, usize)>, Error> {
     let reason_end = match buf.get(STATUS_END) {
         None => return Ok(None),
         Some(b'\r') => STATUS_END,
-        Some(b' ') => STATUS_END + 1 + run(&buf[STATUS_END + 1..], is_value),
+        Some(b' ') => STATUS_END + 1 + run_of_value(&buf[STATUS_END + 1..]),
         Some(_) => return Err(Error::malformed("a status that is not three digits from 100")),
     };
     match (buf.get(reason_end), buf.get(reason_end + 1)) {
