@@ -285,7 +285,8 @@ impl Waiting {
                 continue;
             }
             let Some(to) = &self.to else { return Poll::Pending };
-            caller.deadline.set(Some(self.since + SILENCE));
+            // The runtime's timer rounds up to its next millisecond but one.
+            caller.deadline.set(Some(self.since + SILENCE - Duration::from_millis(1)));
             if caller.deadline.poll_expired(cx).is_pending() {
                 return Poll::Pending;
             }
