@@ -8,6 +8,7 @@ mod field;
 mod network;
 mod path;
 mod place;
+mod places;
 mod policy;
 mod spiffe;
 mod tls;
@@ -19,6 +20,7 @@ pub use field::{FieldName, FieldSet};
 pub use network::canonical_network;
 pub use path::{Ambiguous, PathPattern, canonical_path};
 pub use place::{Code, Place, Scope};
+pub use places::{Answering, Places, Seat};
 pub use policy::{
     AMBIGUOUS_PATH, Action, DEFAULT_RULE, Decision, Denial, HostPattern, Mode, Networks, Origin, Permit, Policy, Rule,
     Target,
