@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use axum::Router;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use model::{Places, Seat};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 
 /// The certificate for the next handshake; none as long as there is none.
 pub type Certificate = Arc<ArcSwapOption<ServerConfig>>;
@@ -20,8 +23,9 @@ pub type Certificate = Arc<ArcSwapOption<ServerConfig>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Caller(pub IpAddr);
 
-/// Connections open at once.
+/// Connections open at once, and how many of them for one address: an API server opens one for each pod that is made.
 const CONNECTIONS: usize = 512;
+const FOR_EACH: usize = 128;
 /// How long a handshake, a request's head, and a whole connection may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 const HEAD: Duration = Duration::from_secs(5);
@@ -43,13 +47,10 @@ pub async fn serve(
     certificate: Option<Certificate>,
     mut leaving: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new(CONNECTIONS, FOR_EACH);
+    let mut open = JoinSet::new();
     let told = leaving.clone();
     loop {
-        let place = tokio::select! {
-            Ok(place) = places.clone().acquire_owned() => place,
-            () = left(&mut leaving) => break,
-        };
         let (stream, peer) = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
@@ -59,32 +60,48 @@ pub async fn serve(
                     continue;
                 }
             },
+            Some(_) = open.join_next() => continue,
             () = left(&mut leaving) => break,
         };
+        let leave = Arc::new(Notify::new());
+        // Where nobody makes place, the connection is closed rather than left to wait behind those who do not go.
+        let Some((seat, instead_of)) = places.take(peer.ip().to_canonical(), leave.clone()) else { continue };
+        if let Some(other) = instead_of {
+            other.notify_one();
+        }
         let (router, told) = (router.clone(), told.clone());
         let config = certificate.as_ref().map(|certificate| certificate.load_full());
-        tokio::spawn(async move {
-            let _place = place;
-            match config {
-                None => connection(stream, router, peer, told).await,
-                // No certificate yet: whoever calls will call again.
-                Some(None) => {}
-                Some(Some(config)) => {
-                    let handshake = tokio_rustls::TlsAcceptor::from(config).accept(stream);
-                    if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, handshake).await {
-                        connection(stream, router, peer, told).await;
+        open.spawn(async move {
+            let serving = async {
+                match config {
+                    None => connection(stream, router, peer, &seat, told).await,
+                    // No certificate yet: whoever calls will call again.
+                    Some(None) => {}
+                    Some(Some(config)) => {
+                        let handshake = tokio_rustls::TlsAcceptor::from(config).accept(stream);
+                        if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, handshake).await {
+                            connection(stream, router, peer, &seat, told).await;
+                        }
                     }
                 }
+            };
+            tokio::select! {
+                () = serving => {}
+                () = leave.notified() => {}
             }
         });
     }
     drop(listener);
-    let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
-    let _ = tokio::time::timeout(CONNECTION, places.acquire_many(all)).await;
+    let _ = tokio::time::timeout(CONNECTION, async { while open.join_next().await.is_some() {} }).await;
 }
 
-async fn connection<S>(stream: S, router: Router, peer: SocketAddr, mut leaving: watch::Receiver<bool>)
-where
+async fn connection<S>(
+    stream: S,
+    router: Router,
+    peer: SocketAddr,
+    seat: &Arc<Seat<Arc<Notify>>>,
+    mut leaving: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let router = router.layer(axum::middleware::map_request(move |mut request: axum::extract::Request| async move {
@@ -92,6 +109,14 @@ where
         request
     }));
     let service = TowerToHyperService::new(router);
+    let service = service_fn(|request| {
+        let answering = seat.answering();
+        let answer = service.call(request);
+        async move {
+            let _answering = answering;
+            answer.await
+        }
+    });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
     let serving = builder.serve_connection(TokioIo::new(stream), service);

@@ -1,9 +1,10 @@
 //! The webhook's own certificate, and the API server's knowledge of it. Replicas share an authority in a Secret; each makes
-//! itself certificates from it. A new authority is told of, in `caBundle`, beside the old one before anything is signed by it.
+//! itself certificates from it. A new authority is told of, in `caBundle`, beside the old one, and for a while, before anything is
+//! signed by it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -27,6 +28,8 @@ const CERTIFICATE: Duration = Duration::from_secs(24 * 3600);
 const RENEW_AUTHORITY: Duration = Duration::from_secs(120 * 86_400);
 /// Clocks differ: a certificate is valid from so long ago.
 const BACKDATED: Duration = Duration::from_secs(300);
+/// How long API servers may take to see what another of them was told.
+const PROPAGATION: Duration = Duration::from_secs(5);
 /// Between two looks, and after one that failed.
 const LOOK: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(2);
@@ -45,10 +48,11 @@ struct Shared {
 
 /// Keeps a certificate in `certificate`, and the webhook configuration's `caBundle` fit for it.
 pub(crate) async fn keep(api: Api, args: InjectorArgs, certificate: Certificate) {
-    let mut signed_by: Option<(String, SystemTime)> = None;
+    let mut known = Known::default();
     loop {
-        let pause = match look(&api, &args, &certificate, &mut signed_by).await {
-            Ok(()) => LOOK,
+        let pause = match look(&api, &args, &certificate, &mut known).await {
+            Ok(true) => LOOK,
+            Ok(false) => RETRY,
             Err(e) => {
                 tracing::error!("the webhook's certificate: {e}");
                 RETRY
@@ -58,22 +62,39 @@ pub(crate) async fn keep(api: Api, args: InjectorArgs, certificate: Certificate)
     }
 }
 
-async fn look(
-    api: &Api,
-    args: &InjectorArgs,
-    certificate: &Certificate,
-    signed_by: &mut Option<(String, SystemTime)>,
-) -> Result<(), Failure> {
+/// What this replica has done so far.
+#[derive(Default)]
+struct Known {
+    /// The authority of the certificate in use, and when that is renewed.
+    signed_by: Option<(String, SystemTime)>,
+    /// A new authority, and until when nothing is signed by it.
+    not_before: Option<(String, Instant)>,
+}
+
+/// Whether all is as it should be; if not, it will be soon.
+async fn look(api: &Api, args: &InjectorArgs, certificate: &Certificate, known: &mut Known) -> Result<bool, Failure> {
+    // In this order: whoever knows an older Secret than the one that was told of last is refused when he tells.
+    let path = format!("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{}", args.webhook);
+    let configuration = api.call(Method::GET, &path, "application/json", None).await?;
     let shared = authority(api, args).await?;
-    tell(api, args, &shared.bundle).await?;
+    let others_were_believed = tell(api, args, &path, &configuration, &shared.bundle).await?;
     let now = SystemTime::now();
-    if signed_by.as_ref().is_none_or(|(cert, renew_at)| *cert != shared.cert || *renew_at <= now) {
-        let name = format!("{}.{}.svc", args.service, args.namespace);
-        certificate.store(Some(Arc::new(sign(&shared, &name, now)?)));
-        *signed_by = Some((shared.cert, now + CERTIFICATE / 2));
-        tracing::info!("a new certificate for {name} is in use");
+    if known.signed_by.as_ref().is_some_and(|(cert, renew_at)| *cert == shared.cert && *renew_at > now) {
+        return Ok(true);
     }
-    Ok(())
+    let replaces = known.signed_by.as_ref().is_some_and(|(cert, _)| *cert != shared.cert);
+    let told_before = known.not_before.as_ref().is_some_and(|(cert, _)| *cert == shared.cert);
+    if (replaces || others_were_believed) && !told_before {
+        known.not_before = Some((shared.cert.clone(), Instant::now() + PROPAGATION));
+    }
+    if known.not_before.as_ref().is_some_and(|(cert, at)| *cert == shared.cert && *at > Instant::now()) {
+        return Ok(false);
+    }
+    let name = format!("{}.{}.svc", args.service, args.namespace);
+    certificate.store(Some(Arc::new(sign(&shared, &name, now)?)));
+    known.signed_by = Some((shared.cert, now + CERTIFICATE / 2));
+    tracing::info!("a new certificate for {name} is in use");
+    Ok(true)
 }
 
 /// The authority that replicas share: the one there is, or a new one where it is missing or ends soon.
@@ -108,24 +129,25 @@ async fn authority(api: &Api, args: &InjectorArgs) -> Result<Shared, Failure> {
     Ok(shared)
 }
 
-/// Sees to it that the API server believes what the bundle vouches for.
-async fn tell(api: &Api, args: &InjectorArgs, bundle: &str) -> Result<(), Failure> {
-    let path = format!("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{}", args.webhook);
-    let found = api.call(Method::GET, &path, "application/json", None).await?;
+/// Sees to it that the API server believes what the bundle vouches for; whether it was told, and believed another before.
+async fn tell(api: &Api, args: &InjectorArgs, path: &str, found: &Value, bundle: &str) -> Result<bool, Failure> {
     let bundle = STANDARD.encode(bundle);
     let mut patch = Vec::new();
+    let mut others_were_believed = false;
     for (i, webhook) in found["webhooks"].as_array().into_iter().flatten().enumerate() {
         if webhook["clientConfig"]["caBundle"] != bundle.as_str() {
-            // Webhooks are told apart by name; the list may change under us.
-            patch.push(json!({"op": "test", "path": format!("/webhooks/{i}/name"), "value": webhook["name"]}));
+            others_were_believed |= webhook["clientConfig"]["caBundle"].as_str().is_some_and(|known| !known.is_empty());
             patch.push(json!({"op": "add", "path": format!("/webhooks/{i}/clientConfig/caBundle"), "value": bundle}));
         }
     }
     if !patch.is_empty() {
-        api.call(Method::PATCH, &path, "application/json-patch+json", Some(&patch.into())).await?;
+        // It may have changed under us: another replica may know of a newer authority, and the list may be another.
+        let version = &found["metadata"]["resourceVersion"];
+        patch.insert(0, json!({"op": "test", "path": "/metadata/resourceVersion", "value": version}));
+        api.call(Method::PATCH, path, "application/json-patch+json", Some(&patch.into())).await?;
         tracing::info!("the API server was told of the webhook's authority, in {}", args.webhook);
     }
-    Ok(())
+    Ok(others_were_believed)
 }
 
 impl Shared {

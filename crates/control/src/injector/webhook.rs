@@ -6,18 +6,25 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
+use http_body_util::BodyExt;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
 use super::review::{self, Ended};
 use super::settings::Settings;
 use crate::serve::Certificate;
 
-/// Bytes of a review: an object is 1.5 MiB at most, and is there once.
-const MAX_BODY: usize = 4 * 1024 * 1024;
+/// Bytes of a review. A pod is some kilobytes, all its annotations 256 KiB at most.
+const MAX_BODY: usize = 1024 * 1024;
+/// What is larger than this is rare: few of those at once, so that callers who prove nothing do not fill the memory. Parsed, a
+/// review may take thirty times its bytes.
+const LARGE: usize = 64 * 1024;
+const LARGE_AT_ONCE: usize = 4;
 /// How long a review's body may take.
 const BODY: Duration = Duration::from_secs(5);
 
@@ -29,6 +36,7 @@ pub(crate) struct Webhook {
     left: AtomicU64,
     impossible: AtomicU64,
     malformed: AtomicU64,
+    large: Semaphore,
 }
 
 impl Webhook {
@@ -40,6 +48,7 @@ impl Webhook {
             left: AtomicU64::default(),
             impossible: AtomicU64::default(),
             malformed: AtomicU64::default(),
+            large: Semaphore::new(LARGE_AT_ONCE),
         })
     }
 
@@ -59,8 +68,8 @@ impl Webhook {
 }
 
 async fn inject(State(webhook): State<Arc<Webhook>>, body: Body) -> Response {
-    let whole = tokio::time::timeout(BODY, to_bytes(body, MAX_BODY)).await;
-    let review = whole.ok().and_then(Result::ok).and_then(|whole| serde_json::from_slice(&whole).ok());
+    let whole = tokio::time::timeout(BODY, read(body, &webhook.large)).await.ok().flatten();
+    let review = whole.as_ref().and_then(|(whole, _)| serde_json::from_slice(whole).ok());
     let Some((answer, ended)) = review.and_then(|review| review::answer(&review, &webhook.settings)) else {
         webhook.malformed.fetch_add(1, Ordering::Relaxed);
         return (StatusCode::BAD_REQUEST, "expected an AdmissionReview of admission.k8s.io/v1\n").into_response();
@@ -72,6 +81,22 @@ async fn inject(State(webhook): State<Arc<Webhook>>, body: Body) -> Response {
     };
     counter.fetch_add(1, Ordering::Relaxed);
     axum::Json(answer).into_response()
+}
+
+/// A body, and where it is large what says that it may be.
+async fn read(mut body: Body, large: &Semaphore) -> Option<(Vec<u8>, Option<SemaphorePermit<'_>>)> {
+    let (mut whole, mut permit) = (Vec::new(), None);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.ok()?.into_data() else { continue };
+        if whole.len() + data.len() > MAX_BODY {
+            return None;
+        }
+        if whole.len() + data.len() > LARGE && permit.is_none() {
+            permit = Some(large.try_acquire().ok()?);
+        }
+        whole.extend_from_slice(&data);
+    }
+    Some((whole, permit))
 }
 
 async fn ready(State(webhook): State<Arc<Webhook>>) -> Response {

@@ -4,7 +4,7 @@ use base64::Engine;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use serde_json::{Value, json};
 
-use super::server::{Injector, SECRET, WEBHOOK, decode, new_store};
+use super::server::{Injector, SECRET, Store, WEBHOOK, decode, new_store};
 
 #[tokio::test]
 async fn the_api_server_is_told_whom_to_believe_in_every_webhook() {
@@ -28,8 +28,8 @@ async fn replicas_share_an_authority_and_are_all_believed() {
     assert!(one.believing(&bundle, "{}").await.is_ok() && two.believing(&bundle, "{}").await.is_ok());
 }
 
-#[tokio::test]
-async fn an_authority_that_ends_soon_is_replaced_and_believed_until_then() {
+/// An API server that keeps an authority which ends soon; that authority.
+fn with_an_old_authority() -> (Store, String) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "the old one");
@@ -42,6 +42,12 @@ async fn an_authority_that_ends_soon_is_replaced_and_believed_until_then() {
     let data = json!({"tls.crt": encode(&old), "tls.key": encode(&key.serialize_pem()), "ca.crt": encode(&old)});
     let secret = json!({"metadata": {"name": "outrigger-injector", "resourceVersion": "7"}, "data": data});
     store.lock().unwrap().insert(SECRET.into(), secret);
+    (store, old)
+}
+
+#[tokio::test]
+async fn an_authority_that_ends_soon_is_replaced_and_believed_until_then() {
+    let (store, old) = with_an_old_authority();
     let injector = Injector::beside(store, &[]).await;
     let bundle = injector.ca_bundle();
     assert!(
@@ -53,6 +59,17 @@ async fn an_authority_that_ends_soon_is_replaced_and_believed_until_then() {
     let secret = injector.store.lock().unwrap()[SECRET].clone();
     assert_eq!(secret["metadata"]["resourceVersion"], "8");
     assert_eq!(decode(&secret["data"]["ca.crt"]), bundle);
+}
+
+#[tokio::test]
+async fn where_another_was_believed_a_new_authority_is_known_for_a_while_before_it_signs() {
+    let (store, old) = with_an_old_authority();
+    let believed = Value::from(base64::engine::general_purpose::STANDARD.encode(&old));
+    store.lock().unwrap().get_mut(WEBHOOK).unwrap()["webhooks"][0]["clientConfig"]["caBundle"] = believed;
+    let began = std::time::Instant::now();
+    let injector = Injector::beside(store, &[]).await;
+    assert!(began.elapsed() >= std::time::Duration::from_secs(5), "ready after {:?}", began.elapsed());
+    assert!(injector.believing(&injector.ca_bundle(), "{}").await.is_ok());
 }
 
 #[tokio::test]

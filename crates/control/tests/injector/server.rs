@@ -23,7 +23,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -101,6 +101,20 @@ impl Injector {
     }
 
     pub(crate) async fn believing(&self, bundle: &str, body: &str) -> Result<(StatusCode, String), std::io::Error> {
+        Ok(exchange(self.dial(bundle).await?, "POST", "/inject", body).await)
+    }
+
+    /// Sends the beginning of a review, and no more; whoever holds the connection holds it up.
+    pub(crate) async fn begin(&self, body: &str, bytes: usize) -> impl Sized + use<> {
+        let mut stream = self.dial(&self.ca_bundle()).await.unwrap();
+        let head = format!("POST /inject HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body.as_bytes()[..bytes]).await.unwrap();
+        stream.flush().await.unwrap();
+        stream
+    }
+
+    async fn dial(&self, bundle: &str) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         for root in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
             roots.add(root.unwrap()).unwrap();
@@ -108,8 +122,7 @@ impl Injector {
         let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         let stream = TcpStream::connect(self.address).await?;
         let name = ServerName::try_from("outrigger-injector.outrigger-system.svc").unwrap();
-        let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-        Ok(exchange(stream, "POST", "/inject", body).await)
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 }
 
@@ -127,7 +140,9 @@ pub(crate) fn decode(base64: &Value) -> String {
 
 pub(crate) fn new_store() -> Store {
     let webhook = |name: &str| json!({"name": name, "clientConfig": {"service": {"name": "outrigger-injector"}}});
-    let configuration = json!({"webhooks": [webhook("pods.outrigger.dev"), webhook("more.outrigger.dev")]});
+    let metadata = json!({"name": "outrigger-injector", "resourceVersion": "1"});
+    let configuration =
+        json!({"metadata": metadata, "webhooks": [webhook("pods.outrigger.dev"), webhook("more.outrigger.dev")]});
     Arc::new(Mutex::new(BTreeMap::from([(WEBHOOK.to_owned(), configuration)])))
 }
 
@@ -195,7 +210,13 @@ async fn object(State(store): State<Store>, request: Request) -> Response {
         }
         Method::PATCH => {
             let found = store.get_mut(&path).unwrap();
+            // Whoever tests for another version than there is has not seen the latest.
+            assert_eq!((&body[0]["op"], &body[0]["path"]), (&json!("test"), &json!("/metadata/resourceVersion")));
+            if body[0]["value"] != found["metadata"]["resourceVersion"] {
+                return failed(StatusCode::UNPROCESSABLE_ENTITY);
+            }
             super::patches::apply(found, &body);
+            found["metadata"]["resourceVersion"] = (version(found).unwrap_or(0) + 1).to_string().into();
             axum::Json(found.clone()).into_response()
         }
         _ => failed(StatusCode::METHOD_NOT_ALLOWED),
