@@ -6,6 +6,7 @@ mod offline;
 mod patch;
 mod pod;
 mod probes;
+mod quantity;
 mod review;
 mod settings;
 mod sidecar;

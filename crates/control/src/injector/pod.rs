@@ -40,7 +40,7 @@ pub(crate) fn inject(pod: &Value, settings: &Settings) -> Outcome {
         }
     }
     if containers(pod).any(|container| container["name"] == SIDECAR) {
-        return Outcome::Left;
+        return completed(pod, settings, &annotations);
     }
     let wanted = match Wanted::new(settings, &annotations) {
         Ok(wanted) => wanted,
@@ -56,6 +56,28 @@ pub(crate) fn inject(pod: &Value, settings: &Settings) -> Outcome {
     let mut warnings = Vec::new();
     let pod = with_sidecar(pod, &wanted, &ports, &mut warnings);
     Outcome::Injected(pod, warnings)
+}
+
+/// A pod that we put a sidecar into, with what other webhooks have added to it since; they may ask for us again
+/// (`reinvocationPolicy`). Ports stay those that were there at first: Services name the sidecar's.
+fn completed(pod: &Value, settings: &Settings, annotations: &Map<String, Value>) -> Outcome {
+    let generated = annotations.get(&format!("{PREFIX}generated-config")).and_then(Value::as_str);
+    let ours = annotations.get(&format!("{PREFIX}status")).is_some_and(|status| status == "injected");
+    let config = generated.filter(|_| ours).and_then(|text| yaml::read(text).ok()).filter(Value::is_object);
+    let (Some(mut config), Ok(wanted)) = (config, Wanted::new(settings, annotations)) else { return Outcome::Left };
+    let (mut warnings, mut new) = (Vec::new(), pod.clone());
+    let app_probes = app_probes(&mut new, &wanted, &mut warnings);
+    if new == *pod {
+        // Whatever there is to be told was told before.
+        return Outcome::Left;
+    }
+    if !app_probes.is_empty() {
+        let known = child(object(&mut config, "admin"), "app_probes");
+        known.extend(entries(&app_probes));
+        let annotations = child(object(&mut new, "metadata"), "annotations");
+        annotations.insert(format!("{PREFIX}generated-config"), yaml::write(&config).into());
+    }
+    Outcome::Injected(new, warnings)
 }
 
 fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
@@ -121,15 +143,7 @@ fn obstacle(pod: &Value, wanted: &Wanted, ports: &[Port]) -> Option<String> {
 
 fn with_sidecar(pod: &Value, wanted: &Wanted, ports: &[Port], warnings: &mut Vec<String>) -> Value {
     let mut pod = pod.clone();
-    let mut app_probes = Vec::new();
-    for container in object(&mut pod, "spec").values_mut().filter_map(Value::as_array_mut).flatten() {
-        // Init containers that end have no probes; other sidecars may.
-        app_probes.extend(probes::rewrite(container, warnings));
-    }
-    let grace = pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap_or(30);
-    for container in pod["spec"]["containers"].as_array_mut().into_iter().flatten() {
-        stays_a_while(container, wanted, grace, warnings);
-    }
+    let app_probes = app_probes(&mut pod, wanted, warnings);
     let generated = configuration(wanted, ports, &app_probes);
     let metadata = object(&mut pod, "metadata");
     let annotations = child(metadata, "annotations");
@@ -148,11 +162,33 @@ fn with_sidecar(pod: &Value, wanted: &Wanted, ports: &[Port], warnings: &mut Vec
     pod
 }
 
+/// Sees to the containers of the app: their probes, which are returned, and how they end.
+fn app_probes(pod: &mut Value, wanted: &Wanted, warnings: &mut Vec<String>) -> Vec<AppProbe> {
+    let mut app_probes = Vec::new();
+    for container in object(pod, "spec").values_mut().filter_map(Value::as_array_mut).flatten() {
+        // Init containers that end have no probes; other sidecars may.
+        if container["name"] != SIDECAR {
+            app_probes.extend(probes::rewrite(container, wanted.is_strict(), warnings));
+        }
+    }
+    let grace = pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap_or(30);
+    for container in pod["spec"]["containers"].as_array_mut().into_iter().flatten() {
+        stays_a_while(container, wanted, grace, warnings);
+    }
+    app_probes
+}
+
+/// What the configuration says of them.
+fn entries(app_probes: &[AppProbe]) -> impl Iterator<Item = (String, Value)> {
+    // `$` begins a variable.
+    app_probes.iter().map(|(name, url)| (name.clone(), url.replace("${", "$${").into()))
+}
+
 /// An app's container is told to end a little after its pod is taken out of its Services, and not before.
 fn stays_a_while(container: &mut Value, wanted: &Wanted, grace: u64, warnings: &mut Vec<String>) {
     let sleep = wanted.settings.pre_stop_sleep;
     let name = container["name"].as_str().unwrap_or_default().to_owned();
-    let strict = wanted.settings.mode == Mode::Transparent && wanted.tls() == Tls::Strict;
+    let strict = wanted.is_strict();
     for hook in ["postStart", "preStop"] {
         if strict && container["lifecycle"][hook]["httpGet"].is_object() {
             warnings
@@ -175,9 +211,7 @@ fn configuration(wanted: &Wanted, ports: &[Port], app_probes: &[AppProbe]) -> Va
     let transparent = settings.mode == Mode::Transparent;
     let mut config = json!({"version": 1});
     if !app_probes.is_empty() {
-        // `$` begins a variable.
-        let probes = app_probes.iter().map(|(name, url)| (name.clone(), url.replace("${", "$${").into()));
-        config["admin"] = json!({"app_probes": probes.collect::<Map<String, Value>>()});
+        config["admin"] = json!({"app_probes": entries(app_probes).collect::<Map<String, Value>>()});
     }
     if wanted.config.is_some() {
         config["include"] = json!(["user.yaml"]);
@@ -243,6 +277,11 @@ fn protocol(name: &str) -> Option<&'static str> {
 }
 
 impl Wanted {
+    /// Whether whoever asks the app directly, as the kubelet does, is refused for want of a certificate.
+    fn is_strict(&self) -> bool {
+        self.settings.mode == Mode::Transparent && self.tls() == Tls::Strict
+    }
+
     pub(crate) fn tls(&self) -> Tls {
         let by_default = if self.settings.identity == Identity::None { Tls::Disabled } else { Tls::Permissive };
         self.settings.tls.unwrap_or(by_default)

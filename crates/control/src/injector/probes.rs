@@ -9,14 +9,18 @@ pub(crate) const ADMIN: u16 = 6191;
 /// An entry of `admin.app_probes`: its name and URL.
 pub(crate) type AppProbe = (String, String);
 
-/// Rewrites the probes of a container. Those that cannot be are left, and why is told.
-pub(crate) fn rewrite(container: &mut Value, warnings: &mut Vec<String>) -> Vec<AppProbe> {
+/// Rewrites the probes of a container. Those that cannot be are left, and why is told; with `strict`, that they fail.
+pub(crate) fn rewrite(container: &mut Value, strict: bool, warnings: &mut Vec<String>) -> Vec<AppProbe> {
+    let so = if strict { "; it will fail, since strict mutual TLS refuses it" } else { "" };
     let name = container["name"].as_str().unwrap_or_default().to_owned();
     let ports = container["ports"].clone();
     let mut probes = Vec::new();
     for kind in ["startup", "readiness", "liveness"] {
         let Some(probe) = container.get_mut(format!("{kind}Probe")).filter(|probe| probe.is_object()) else { continue };
         let entry = format!("{name}-{kind}");
+        if is_ours(probe) {
+            continue;
+        }
         match url(probe, &ports) {
             Ok(Some(url)) => {
                 if let Some(probe) = probe.as_object_mut() {
@@ -28,10 +32,16 @@ pub(crate) fn rewrite(container: &mut Value, warnings: &mut Vec<String>) -> Vec<
                 probes.push((entry, url));
             }
             Ok(None) => {}
-            Err(why) => warnings.push(format!("outrigger: the {kind} probe of {name} stays as it is: {why}")),
+            Err(why) => warnings.push(format!("outrigger: the {kind} probe of {name} stays as it is: {why}{so}")),
         }
     }
     probes
+}
+
+/// Whether a probe is asked through the sidecar already.
+fn is_ours(probe: &Value) -> bool {
+    let (path, port) = (&probe["httpGet"]["path"], &probe["httpGet"]["port"]);
+    *port == ADMIN && path.as_str().is_some_and(|path| path.starts_with("/app-health/"))
 }
 
 /// Where a probe leads, seen from within the pod. `None` for commands.
@@ -83,5 +93,24 @@ fn number(port: &Value, ports: &Value) -> Result<u64, String> {
             Err(_) => named(name).ok_or_else(|| format!("its container has no port named {name}")),
         },
         _ => Err("it has no port".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_that_stays_is_said_to_fail_where_it_will() {
+        let headers = json!([{"name": "Authorization", "value": "Basic YTpi"}]);
+        let probe = json!({"httpGet": {"path": "/", "port": 8080, "httpHeaders": headers}});
+        let mut container = json!({"name": "app", "readinessProbe": probe});
+        for (strict, so) in [(false, ""), (true, "; it will fail, since strict mutual TLS refuses it")] {
+            let mut warnings = Vec::new();
+            assert!(rewrite(&mut container, strict, &mut warnings).is_empty());
+            let told = format!("outrigger: the readiness probe of app stays as it is: it sends headers of its own{so}");
+            assert_eq!(warnings, [told]);
+        }
+        assert_eq!(container["readinessProbe"], probe);
     }
 }

@@ -5,6 +5,8 @@ use std::str::FromStr;
 use model::TrustDomain;
 use serde_json::{Map, Value};
 
+use super::quantity;
+
 /// Before the names of all our annotations and labels.
 pub(crate) const PREFIX: &str = "outrigger.dev/";
 
@@ -76,21 +78,24 @@ pub struct Settings {
     #[arg(long, value_name = "UID", default_value = "6102")]
     pub run_as_user: User,
     /// Seconds an app is left running once its pod is to end, while endpoints propagate; 0 leaves pods as they are
-    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(..=LONGEST_SLEEP))]
     pub pre_stop_sleep: u64,
     /// The sidecar's share of a processor
-    #[arg(long, value_name = "QUANTITY", default_value = "20m")]
+    #[arg(long, value_name = "QUANTITY", default_value = "20m", value_parser = quantity::cpu)]
     pub cpu_request: String,
     /// The sidecar's memory
-    #[arg(long, value_name = "QUANTITY", default_value = "24Mi")]
+    #[arg(long, value_name = "QUANTITY", default_value = "24Mi", value_parser = quantity::memory)]
     pub memory_request: String,
     /// The most memory the sidecar may take
-    #[arg(long, value_name = "QUANTITY", default_value = "128Mi")]
+    #[arg(long, value_name = "QUANTITY", default_value = "128Mi", value_parser = quantity::memory)]
     pub memory_limit: String,
     /// The most processor time the sidecar may take [default: no limit, since a limit is latency]
-    #[arg(long, value_name = "QUANTITY")]
+    #[arg(long, value_name = "QUANTITY", value_parser = quantity::cpu)]
     pub cpu_limit: Option<String>,
 }
+
+/// Seconds: the longest that an app is left running for.
+const LONGEST_SLEEP: u64 = 3600;
 
 /// A user ID, or none of our choosing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +153,32 @@ impl Wanted {
             let value = value.as_str().unwrap_or_default();
             wanted.set(key, value).map_err(|expected| format!("annotation {name}: found \"{value}\", {expected}"))?;
         }
+        wanted.fit(annotations)?;
         Ok(wanted)
+    }
+
+    /// No request beyond its limit, which the API server refuses: of the two, the one that the pod says nothing of gives way.
+    fn fit(&mut self, annotations: &Map<String, Value>) -> Result<(), String> {
+        let settings = &mut self.settings;
+        let cpu = settings.cpu_limit.as_mut().map(|limit| ("cpu", &mut settings.cpu_request, limit));
+        let memory = ("memory", &mut settings.memory_request, &mut settings.memory_limit);
+        for (what, request, limit) in cpu.into_iter().chain([memory]) {
+            if quantity::read(request) <= quantity::read(limit) {
+                continue;
+            }
+            let says = |which: &str| annotations.contains_key(&format!("{PREFIX}{what}-{which}"));
+            match (says("request"), says("limit")) {
+                (true, true) => {
+                    let name = format!("{PREFIX}{what}-request");
+                    return Err(format!(
+                        "annotation {name}: found \"{request}\", expected no more than the limit, {limit}"
+                    ));
+                }
+                (false, true) => request.clone_from(limit),
+                (_, false) => limit.clone_from(request),
+            }
+        }
+        Ok(())
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
@@ -174,11 +204,15 @@ impl Wanted {
                 }
                 self.init_args.extend([format!("--{key}"), value.to_owned()]);
             }
-            "cpu-request" => settings.cpu_request = nonempty(value)?,
-            "cpu-limit" => settings.cpu_limit = Some(nonempty(value)?),
-            "memory-request" => settings.memory_request = nonempty(value)?,
-            "memory-limit" => settings.memory_limit = nonempty(value)?,
-            "pre-stop-sleep" => settings.pre_stop_sleep = value.parse().map_err(|_| "expected seconds")?,
+            "cpu-request" => settings.cpu_request = quantity::cpu(value)?,
+            "cpu-limit" => settings.cpu_limit = Some(quantity::cpu(value)?),
+            "memory-request" => settings.memory_request = quantity::memory(value)?,
+            "memory-limit" => settings.memory_limit = quantity::memory(value)?,
+            "pre-stop-sleep" => {
+                let seconds = value.parse().ok().filter(|seconds| *seconds <= LONGEST_SLEEP);
+                settings.pre_stop_sleep =
+                    seconds.ok_or_else(|| format!("expected seconds, {LONGEST_SLEEP} at most"))?;
+            }
             _ => return Err("which is none of ours".into()),
         }
         Ok(())
@@ -206,4 +240,64 @@ fn ports(text: &str) -> Result<Vec<Port>, String> {
         ports.push(Port { listen, app, name: None });
     }
     Ok(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    /// Request and limit of processor and memory, and the sleep.
+    fn resources(flags: &[&str], annotations: &Value) -> Result<(String, Option<String>, String, String, u64), String> {
+        let settings = Flags::parse_from([&["inject"], flags].concat()).settings;
+        let annotations = annotations.as_object().unwrap();
+        let annotations = annotations.iter().map(|(key, value)| (format!("{PREFIX}{key}"), value.clone())).collect();
+        let Settings { cpu_request, cpu_limit, memory_request, memory_limit, pre_stop_sleep, .. } =
+            Wanted::new(&settings, &annotations)?.settings;
+        Ok((cpu_request, cpu_limit, memory_request, memory_limit, pre_stop_sleep))
+    }
+
+    #[test]
+    fn a_request_is_never_beyond_its_limit() {
+        let fits = |annotations: Value| resources(&[], &annotations).unwrap();
+        let got = |cpu: &str, cpu_limit: Option<&str>, memory: &str, limit: &str| {
+            (cpu.to_owned(), cpu_limit.map(ToOwned::to_owned), memory.to_owned(), limit.to_owned(), 5)
+        };
+        assert_eq!(fits(json!({"memory-request": "256Mi"})), got("20m", None, "256Mi", "256Mi"));
+        assert_eq!(fits(json!({"memory-limit": "16Mi"})), got("20m", None, "16Mi", "16Mi"));
+        assert_eq!(fits(json!({"cpu-limit": "10m"})), got("10m", Some("10m"), "24Mi", "128Mi"));
+        assert_eq!(fits(json!({"memory-limit": "1Gi"})), got("20m", None, "24Mi", "1Gi"));
+        let wrong = resources(&[], &json!({"memory-request": "2G", "memory-limit": "1Gi"})).unwrap_err();
+        assert_eq!(
+            wrong,
+            "annotation outrigger.dev/memory-request: found \"2G\", expected no more than the limit, 1Gi"
+        );
+        let flags = ["--memory-request", "1Gi", "--cpu-limit", "10m"];
+        assert_eq!(resources(&flags, &json!({})).unwrap(), got("20m", Some("20m"), "1Gi", "1Gi"));
+    }
+
+    #[test]
+    fn what_the_api_server_would_refuse_is_no_setting() {
+        for (key, value) in [
+            ("cpu-request", "lots"),
+            ("cpu-limit", "0"),
+            ("memory-request", "24MiB"),
+            ("memory-limit", "-1"),
+            ("pre-stop-sleep", "18446744073709551615"),
+            ("pre-stop-sleep", "3601"),
+        ] {
+            let wrong = resources(&[], &json!({key: value})).unwrap_err();
+            assert!(wrong.starts_with(&format!("annotation {PREFIX}{key}: found \"{value}\", expected ")), "{wrong}");
+            assert!(Flags::try_parse_from(["inject".to_owned(), format!("--{key}={value}")]).is_err(), "{key}");
+        }
+        assert_eq!(resources(&[], &json!({"pre-stop-sleep": "3600"})).unwrap().4, 3600);
+    }
 }

@@ -66,6 +66,10 @@ pub(crate) fn container(wanted: &Wanted, ports: &[Port]) -> Value {
 /// The one before it: redirects the pod's connections, and ends.
 pub(crate) fn redirecting(wanted: &Wanted) -> Value {
     let mut args = vec!["init".to_owned()];
+    // What the pod's own configuration says of `interception` is for this one.
+    if wanted.config.is_some() {
+        args.extend(["--config".to_owned(), file("outrigger.yaml")]);
+    }
     if let Some(uid) = wanted.settings.run_as_user.0 {
         args.extend(["--proxy-uid".to_owned(), uid.to_string()]);
     }
@@ -86,6 +90,9 @@ pub(crate) fn redirecting(wanted: &Wanted) -> Value {
         "securityContext": context,
         "terminationMessagePolicy": "FallbackToLogsOnError",
     });
+    if wanted.config.is_some() {
+        container["volumeMounts"] = json!([{"name": VOLUME, "mountPath": DIR, "readOnly": true}]);
+    }
     pull(&mut container, wanted);
     container
 }

@@ -82,6 +82,14 @@ fn a_list_is_looked_through_and_what_gets_none_is_told() {
 
 #[test]
 fn what_is_no_yaml_is_told_with_its_place() {
+    let file = std::env::temp_dir().join(format!("outrigger-no-yaml-{}.yaml", std::process::id()));
+    std::fs::write(&file, format!("{SERVICE}---\nkind: Pod\nspec: [unfinished\n")).unwrap();
+    let child =
+        Command::new(env!("CARGO_BIN_EXE_outrigger-control")).args(["inject", "-f"]).arg(&file).output().unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert!(!child.status.success() && child.stdout.is_empty(), "half a stream is not written");
+    let told = String::from_utf8_lossy(&child.stderr).into_owned();
+    assert!(told.contains("document 2: ") && told.contains("line "), "{told}");
     let child = Command::new(env!("CARGO_BIN_EXE_outrigger-control"))
         .args(["inject", "-f", "/dev/stdin"])
         .stdin(Stdio::null())

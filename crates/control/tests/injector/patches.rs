@@ -100,6 +100,47 @@ async fn what_was_injected_is_left_as_it_is() {
 }
 
 #[tokio::test]
+async fn what_other_webhooks_add_later_is_seen_to_once() {
+    let mut review = reviews("explicit").remove(0).1;
+    let injector = Injector::start(&[]).await;
+    let (_, mut pod) = answer(&injector, &review).await;
+    let late = json!({"name": "late", "image": "late:1", "readinessProbe": {"tcpSocket": {"port": 9000}}});
+    pod["spec"]["containers"].as_array_mut().unwrap().insert(0, late);
+    review["request"]["object"] = pod;
+    let (_, completed) = answer(&injector, &review).await;
+    let late = &completed["spec"]["containers"][0];
+    assert_eq!(late["readinessProbe"], json!({"httpGet": {"path": "/app-health/late-readiness", "port": 6191}}));
+    assert_eq!(late["lifecycle"]["preStop"]["sleep"]["seconds"], 5);
+    let config = completed["metadata"]["annotations"]["outrigger.dev/generated-config"].as_str().unwrap();
+    for probe in ["late-readiness: tcp://127.0.0.1:9000\n", "login-liveness: http://127.0.0.1:8080/healthz\n"] {
+        assert!(config.contains(probe), "{config}");
+    }
+    assert!(config.contains("  - app: 8080\n    listen: 6143\n"), "{config}");
+    assert_eq!(completed["spec"]["initContainers"].as_array().unwrap().len(), 1);
+    review["request"]["object"] = completed.clone();
+    let (again, same) = answer(&injector, &review).await;
+    assert_eq!((&again["patch"], same), (&Value::Null, completed), "a third time there is nothing left to do");
+}
+
+#[tokio::test]
+async fn large_reviews_are_taken_few_at_a_time_and_never_keep_the_others_out() {
+    let injector = Injector::start(&[]).await;
+    let (_, review) = reviews("explicit").remove(0);
+    let mut large = review.clone();
+    large["request"]["object"]["metadata"]["annotations"]["note"] = "a".repeat(200 * 1024).into();
+    assert_eq!(injector.review(&large.to_string()).await.0, 200);
+    // Of those that begin to be large and do not end there may be so many; the fifth is refused at once.
+    let mut stalled = Vec::new();
+    for _ in 0..4 {
+        stalled.push(injector.begin(&large.to_string(), 100 * 1024).await);
+    }
+    injector.until(async || injector.review(&large.to_string()).await.0 == 400).await;
+    assert_eq!(injector.review(&review.to_string()).await.0, 200, "what is not large passes");
+    drop(stalled);
+    injector.until(async || injector.review(&large.to_string()).await.0 == 200).await;
+}
+
+#[tokio::test]
 async fn the_sidecar_comes_before_everything_but_what_redirects() {
     for (name, first) in
         [("explicit", vec!["outrigger"]), ("transparent", vec!["outrigger-init", "outrigger", "migrate", "logs"])]
@@ -144,6 +185,6 @@ async fn what_is_no_review_is_refused() {
     }});
     let (shown, _) = answer(&injector, &odd).await;
     assert!(shown["patch"].is_null());
-    let large = " ".repeat(5 * 1024 * 1024);
+    let large = " ".repeat(2 * 1024 * 1024);
     assert_eq!(injector.review(&large).await.0, 400);
 }
