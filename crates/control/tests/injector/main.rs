@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 mod certificate;
+mod cluster;
 mod manifests;
 mod patches;
 mod server;
