@@ -22,7 +22,9 @@ began=$(date +%s%N)
 login=(curl -fsS -H "X-Forwarded-For: 81.2.69.142" -H "Content-Type: application/json"
   -d '{"username": "grace", "password": "amazing"}' http://127.0.0.1:18080/login)
 until_so "a login goes through the outrigger" "${login[@]}"
-echo "    first login $(((($(date +%s%N) - began)) / 1000000)) ms after 'up'"
+took=$((($(date +%s%N) - began) / 1000000))
+[ $took -lt 10000 ] || fail "the first login took $took ms"
+echo "    first login $took ms after 'up'"
 token=$("${login[@]}" | python3 -c 'import json, sys; print(json.load(sys.stdin)["token"])')
 
 in_log() { "${compose[@]}" logs login-log | grep -q "$1"; }
@@ -38,10 +40,14 @@ if [ "$(id -u)" = 0 ]; then
 fi
 
 from_shop() { "${compose[@]}" exec -T shop-pod bash -c "$1"; }
+from_shop 'exec 3<>/dev/tcp/login-pod/6143' || fail "the shop's pod does not reach the login service's at all"
 from_shop 'exec 3<>/dev/tcp/login-pod/8080' 2>/dev/null && fail "the app answers around its outrigger"
 ok "the login service cannot be reached around its outrigger"
 plain=$(from_shop 'exec 3<>/dev/tcp/login-pod/6144; printf "GET /me HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" >&3; head -1 <&3' || true)
 case $plain in *" 403 "*) ok "without TLS the mesh port gives nothing away";; *) fail "plaintext to the mesh port: $plain";; esac
+
+round=$(from_shop "exec 3<>/dev/tcp/login-pod/6143; printf 'GET /me HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer $token\r\nConnection: close\r\n\r\n' >&3; head -1 <&3" || true)
+case $round in *" 403 "*) ok "nor does the public port, where no one proves who he is";; *) fail "plaintext to the public port: $round";; esac
 
 scraped() {
   curl -fsS --data-urlencode "query=$1" http://127.0.0.1:19090/api/v1/query |
@@ -51,10 +57,17 @@ until_so "Prometheus scrapes both outriggers" scraped 'up == 1' 2
 until_so "it knows requests by port" scraped 'outrigger_requests_total{port="mesh"} > 0' 1
 until_so "it knows callers by country" scraped 'outrigger_client_requests_total{country="GB"} > 0' 1
 
+started() { docker inspect -f '{{.State.StartedAt}}' "$("${compose[@]}" ps -q "$1")"; }
+app=$(started login) outrigger=$(started login-outrigger)
 "${compose[@]}" restart -t 10 login >/dev/null 2>&1
-until_so "the login service restarts alone; its outrigger goes on" "${login[@]}"
+until_so "logins go on after the login service has restarted" "${login[@]}"
+[ "$(started login)" != "$app" ] && [ "$(started login-outrigger)" = "$outrigger" ] || fail "the login service did not restart alone"
+ok "it restarted alone; its outrigger went on"
+app=$(started login)
 "${compose[@]}" restart -t 30 login-outrigger >/dev/null 2>&1
-until_so "its outrigger restarts alone, too" "${login[@]}"
+until_so "logins go on after its outrigger has restarted" "${login[@]}"
+[ "$(started login)" = "$app" ] && [ "$(started login-outrigger)" != "$outrigger" ] || fail "the outrigger did not restart alone"
+ok "the outrigger restarted alone, too"
 
 "${compose[@]}" stop -t 30 login-outrigger shop-outrigger >/dev/null 2>&1
 for name in login-outrigger shop-outrigger; do
