@@ -18,7 +18,7 @@ pub struct RootArgs {
     /// How long the root is valid, in days
     #[arg(long, value_name = "DAYS", default_value_t = 3650)]
     pub days: u32,
-    /// Writes tls.crt and tls.key there; without it, a Secret and a ConfigMap go to standard output, for kubectl apply
+    /// Writes tls.crt and tls.key there; without it, a Secret and a ConfigMap go to standard output, for kubectl create
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// With --out: leaves a root that is there already, and is content
