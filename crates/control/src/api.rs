@@ -157,10 +157,14 @@ impl Api {
 
     async fn dial(&self) -> Result<TcpStream, ApiError> {
         let mut last = ApiError::Failed(format!("{} leads to no address", self.host));
-        for ip in resolve(&self.host).await.map_err(failed)? {
-            match TcpStream::connect(SocketAddr::new(ip, self.port)).await {
-                Ok(stream) => return Ok(stream),
-                Err(e) => last = ApiError::Failed(format!("cannot connect to {ip} port {}: {e}", self.port)),
+        let addresses = resolve(&self.host).await.map_err(failed)?;
+        // One that does not answer keeps no other from being tried.
+        let patience = self.timeout / (u32::try_from(addresses.len()).unwrap_or(u32::MAX)).max(1);
+        for ip in addresses {
+            match tokio::time::timeout(patience, TcpStream::connect(SocketAddr::new(ip, self.port))).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(e)) => last = ApiError::Failed(format!("cannot connect to {ip} port {}: {e}", self.port)),
+                Err(_) => last = ApiError::Failed(format!("cannot connect to {ip} port {} in time", self.port)),
             }
         }
         Err(last)

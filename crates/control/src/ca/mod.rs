@@ -58,7 +58,7 @@ pub struct CaArgs {
     #[arg(long, value_name = "MINUTES", default_value_t = 12 * 60, value_parser = clap::value_parser!(u64).range(10..=24 * 60))]
     pub lifetime: u64,
     /// Certificates a minute for one identity: every pod of a ServiceAccount counts
-    #[arg(long, value_name = "N", default_value_t = 120)]
+    #[arg(long, value_name = "N", default_value_t = 600)]
     pub identity_rate: u32,
     /// Requests a minute from one address
     #[arg(long, value_name = "N", default_value_t = 30)]

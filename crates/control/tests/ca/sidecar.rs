@@ -108,6 +108,44 @@ async fn what_is_of_another_trust_domain_is_not_used() {
 }
 
 #[tokio::test]
+async fn whoever_is_told_to_wait_does_not_ask_before() {
+    let cluster = Cluster::start(&["--caller-rate", "1"]).await;
+    let first = start(settings(&cluster));
+    cluster.until(async || first.id().is_some()).await;
+    let second = start(settings(&cluster));
+    cluster.until(async || second.status().failures > 0).await;
+    assert!(second.status().last_error.unwrap().contains("429"));
+    // By itself it would ask again within a quarter of a second; it was told to wait for most of a minute.
+    let more = async { cluster.until(async || second.status().failures > 1).await };
+    assert!(tokio::time::timeout(std::time::Duration::from_secs(2), more).await.is_err());
+    assert_eq!(cluster.metric("outrigger_ca_requests_total{result=\"rate_limited\"}").await, 1);
+}
+
+#[tokio::test]
+async fn for_a_bundle_that_cannot_be_read_nothing_is_signed() {
+    let cluster = Cluster::start(&["--caller-rate", "1000"]).await;
+    let file = cluster.dir.join("bundle.pem");
+    std::fs::write(&file, "nothing\n").unwrap();
+    let mut settings = settings(&cluster);
+    let Source::Ca(ca) = &mut settings.source else { unreachable!() };
+    ca.bundles.insert("other.example".parse().unwrap(), file.clone());
+    settings.federates_with = vec!["other.example".parse().unwrap()];
+    let root = std::fs::read_to_string(cluster.dir.join("issuer/tls.crt")).unwrap();
+    let identity = start(settings);
+    cluster.until(async || identity.status().failures > 1).await;
+    let issued = async || cluster.metric("outrigger_ca_requests_total{result=\"issued\"}").await;
+    assert_eq!(issued().await, 0);
+    std::fs::write(&file, root).unwrap();
+    cluster.until(async || identity.id().is_some()).await;
+    let (before, failures) = (issued().await, identity.status().failures);
+    std::fs::write(&file, "nothing again\n").unwrap();
+    cluster.until(async || identity.status().failures > failures).await;
+    assert!(identity.status().last_error.unwrap().contains("bundle.pem"));
+    assert_eq!(issued().await, before, "and none for one that became unreadable");
+    assert!(identity.id().is_some());
+}
+
+#[tokio::test]
 async fn a_bundle_from_a_file_wins_and_is_read_again_when_it_changes() {
     let cluster = Cluster::start(&[]).await;
     let file = cluster.dir.join("bundle.pem");
