@@ -31,16 +31,22 @@ mod pump {
     }
 }
 
-mod config {
+mod outbound {
+    pub(crate) struct Route {
+        pub(crate) port: Port,
+    }
+
+    impl Route {
+        pub(crate) fn default_host(&self) -> String {
+            String::new()
+        }
+    }
+
     pub(crate) struct Port;
 
     impl Port {
         pub(crate) fn host<'a>(&self, authority: &'a str) -> &'a str {
             authority
-        }
-
-        pub(crate) fn default_host(&self) -> String {
-            String::new()
         }
     }
 }
@@ -102,7 +108,7 @@ fn rewritten_request() -> (RequestHead, Edits, Vec<u8>) {
 #[library_benchmark]
 #[bench::browser(rewritten_request())]
 fn rewrite_request((head, edits, mut out): (RequestHead, Edits, Vec<u8>)) -> Vec<u8> {
-    heads::write_request(&mut out, &head, black_box(REQUEST), &edits, &config::Port);
+    heads::write_request(&mut out, &head, black_box(REQUEST), &edits, &outbound::Route { port: outbound::Port });
     out
 }
 
