@@ -42,11 +42,21 @@ impl rcgen::PublicKeyData for Key {
 /// Bits of an RSA key.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
+/// DER's tag of an object identifier.
+const OID: u8 = 0x06;
+
 /// Reads a request in PEM and checks that its signature is by the key in it.
 pub(crate) fn read(pem: &str) -> Result<Asked, Refusal> {
     let der = CertificateSigningRequestDer::from_pem_slice(pem.as_bytes()).map_err(|_| Refusal::BadCsr)?;
     let Ok(([], csr)) = X509CertificationRequest::from_der(&der) else { return Err(Refusal::BadCsr) };
     let info = &csr.certification_request_info;
+    // Neither is under the signature, and the parser takes any: a request says what it says in one way alone.
+    let algorithm = csr.signature_algorithm.algorithm.as_bytes();
+    let named = [&[OID, u8::try_from(algorithm.len()).map_err(|_| Refusal::BadCsr)?], algorithm].concat();
+    let after = info.raw.as_ptr().addr() - der.as_ptr().addr() + info.raw.len();
+    if csr.signature_value.unused_bits != 0 || !der[after..].get(2..).is_some_and(|rest| rest.starts_with(&named)) {
+        return Err(Refusal::BadCsr);
+    }
     let key = key(&info.subject_pki)?;
     let by = verifier(&key, &csr.signature_algorithm.algorithm).ok_or(Refusal::BadSignature)?;
     UnparsedPublicKey::new(by, &key.bytes)

@@ -13,7 +13,7 @@ use rcgen::{
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
 use super::refusal::Refusal;
@@ -108,8 +108,9 @@ impl Issuer {
             let (from, to) = validity(der)?;
             span = (span.0.max(from), span.1.min(to));
         }
-        let issuer = Self { signer, intermediates, roots, not_before: span.0, not_after: span.1 };
-        issuer.try_out(trust_domain)?;
+        let mut issuer = Self { signer, intermediates, roots, not_before: span.0, not_after: span.1 };
+        // Peers hold a root that they trust to its time, too.
+        issuer.not_after = issuer.not_after.min(issuer.try_out(trust_domain)?);
         Ok(issuer)
     }
 
@@ -172,8 +173,8 @@ impl Issuer {
         Ok(Signed { chain, serial, not_after })
     }
 
-    /// Signs something and follows it to the roots, as a peer will.
-    fn try_out(&self, trust_domain: &TrustDomain) -> Result<(), Unfit> {
+    /// Signs something and follows it to the roots, as a peer will; when the root ends that it led to.
+    fn try_out(&self, trust_domain: &TrustDomain) -> Result<SystemTime, Unfit> {
         let key = KeyPair::generate().map_err(|e| Unfit(e.to_string()))?;
         let uri = Ia5String::try_from(format!("spiffe://{trust_domain}/try")).map_err(|e| Unfit(e.to_string()))?;
         let signed = self.sign(vec![SanType::URI(uri)], "try", &key, LEAST)?;
@@ -182,9 +183,18 @@ impl Issuer {
         let leaf = webpki::EndEntityCert::try_from(&signed.chain[0]).map_err(|e| Unfit(e.to_string()))?;
         let algorithms = crate::provider().signature_verification_algorithms.all;
         let usage = webpki::KeyUsage::server_auth();
-        leaf.verify_for_usage(algorithms, &anchors, &signed.chain[1..], UnixTime::now(), usage, None, None)
-            .map(|_| ())
-            .map_err(|e| Unfit(format!("what tls.crt and tls.key sign does not lead to the roots: {e}")))
+        let path = leaf
+            .verify_for_usage(algorithms, &anchors, &signed.chain[1..], UnixTime::now(), usage, None, None)
+            .map_err(|e| Unfit(format!("what tls.crt and tls.key sign does not lead to the roots: {e}")))?;
+        let (subject, key) = (&path.anchor().subject, &path.anchor().subject_public_key_info);
+        let mut ends = SystemTime::UNIX_EPOCH;
+        for (root, anchor) in self.roots.iter().zip(&anchors) {
+            // The same authority may be there twice, renewed under its old key.
+            if anchor.subject == *subject && anchor.subject_public_key_info == *key {
+                ends = ends.max(validity(root)?.1);
+            }
+        }
+        Ok(ends)
     }
 }
 
@@ -230,8 +240,19 @@ fn check_own(der: &[u8], trust_domain: &TrustDomain) -> Result<(), Unfit> {
     Ok(())
 }
 
+/// Whether a certificate is signed by its own key. A new root's certificate by the old one bears one name twice as well, and says by
+/// whose key it is signed (RFC 5280, 4.2.1.1).
 fn is_selfsigned(der: &[u8]) -> bool {
-    parse(der).is_ok_and(|certificate| certificate.subject().as_raw() == certificate.issuer().as_raw())
+    let Ok(certificate) = parse(der) else { return false };
+    let (mut own, mut signers) = (None, None);
+    for extension in certificate.extensions() {
+        match extension.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(id) => own = Some(id.0),
+            ParsedExtension::AuthorityKeyIdentifier(id) => signers = id.key_identifier.as_ref().map(|id| id.0),
+            _ => {}
+        }
+    }
+    certificate.subject().as_raw() == certificate.issuer().as_raw() && (signers.is_none() || signers == own)
 }
 
 fn validity(der: &[u8]) -> Result<(SystemTime, SystemTime), Unfit> {

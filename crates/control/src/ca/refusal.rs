@@ -33,11 +33,13 @@ pub(crate) enum Refusal {
     ReviewFailed,
     /// There is no issuer, or it is about to expire.
     NoIssuer,
+    /// The line that tells of it could not be written.
+    Unaudited,
 }
 
 impl Refusal {
     /// Every one, for metrics to begin at zero.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::BadRequest,
         Self::TooLarge,
         Self::BadCsr,
@@ -51,6 +53,7 @@ impl Refusal {
         Self::ReviewTimeout,
         Self::ReviewFailed,
         Self::NoIssuer,
+        Self::Unaudited,
     ];
 
     /// The word for it in answer, audit line and metric.
@@ -69,6 +72,7 @@ impl Refusal {
             Self::ReviewTimeout => "review_timeout",
             Self::ReviewFailed => "review_failed",
             Self::NoIssuer => "no_issuer",
+            Self::Unaudited => "unaudited",
         }
     }
 
@@ -80,7 +84,9 @@ impl Refusal {
             Self::NoToken | Self::BadToken => StatusCode::UNAUTHORIZED,
             Self::NotAWorkload => StatusCode::FORBIDDEN,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Busy | Self::ReviewTimeout | Self::ReviewFailed | Self::NoIssuer => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::ReviewTimeout | Self::ReviewFailed | Self::NoIssuer | Self::Unaudited => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -88,7 +94,9 @@ impl Refusal {
     pub(crate) fn retry_after(self) -> Option<Duration> {
         match self {
             Self::RateLimited(wait) => Some(wait),
-            Self::Busy | Self::ReviewTimeout | Self::ReviewFailed | Self::NoIssuer => Some(Duration::from_secs(5)),
+            Self::Busy | Self::ReviewTimeout | Self::ReviewFailed | Self::NoIssuer | Self::Unaudited => {
+                Some(Duration::from_secs(5))
+            }
             _ => None,
         }
     }

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 
 use super::csr::{self, Asked};
 use super::issuer::{self, Issuer, Signed};
-use super::record::{Metrics, Record};
+use super::record::{Audit, Metrics, Record};
 use super::refusal::Refusal;
 use super::review::{self, Workload};
 use crate::api::Api;
@@ -40,9 +40,11 @@ pub(crate) struct Authority {
     pub(crate) api: Api,
     pub(crate) issuer: ArcSwapOption<Issuer>,
     pub(crate) metrics: Metrics,
+    audit: Audit,
     by_caller: Limiter<IpAddr>,
     by_identity: Limiter<SpiffeId>,
     by_all: Limiter<()>,
+    bundles: Limiter<IpAddr>,
     reviews: Semaphore,
 }
 
@@ -77,9 +79,11 @@ impl Authority {
             api,
             issuer: ArcSwapOption::empty(),
             metrics: Metrics::default(),
+            audit: Audit::new(std::io::stdout()),
             by_caller: Limiter::new(caller, caller_burst),
             by_identity: Limiter::new(identity, identity_burst),
             by_all: Limiter::new(all, all_burst),
+            bundles: Limiter::new(caller, caller_burst),
             reviews: Semaphore::new(REVIEWS),
         })
     }
@@ -148,9 +152,9 @@ async fn certificates(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let mut record = Record::new(&authority.metrics, caller);
+    let mut record = Record::new(&authority.metrics, &authority.audit, caller);
     let outcome = authority.decide(caller, &headers, body, &mut record).await;
-    record.outcome(&outcome);
+    let outcome = record.outcome(outcome);
     match (outcome, authority.issuer.load_full()) {
         (Ok(signed), Some(issuer)) => {
             let chain: String = signed.chain.iter().map(|der| issuer::pem(der)).collect();
@@ -175,7 +179,10 @@ fn refused(refusal: Refusal) -> Response {
 }
 
 /// The roots are no secret.
-async fn bundle(State(authority): State<Arc<Authority>>) -> Response {
+async fn bundle(State(authority): State<Arc<Authority>>, Extension(Caller(caller)): Extension<Caller>) -> Response {
+    if let Err(wait) = authority.bundles.take(caller, Instant::now()) {
+        return refused(Refusal::RateLimited(wait));
+    }
     match authority.issuer.load_full() {
         Some(issuer) => ([(header::CONTENT_TYPE, "application/x-pem-file")], issuer.roots_pem()).into_response(),
         None => refused(Refusal::NoIssuer),

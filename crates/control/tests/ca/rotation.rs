@@ -63,7 +63,7 @@ async fn without_an_issuer_it_is_not_ready_and_with_one_it_is() {
 
 #[tokio::test]
 async fn roots_are_replaced_by_overlap() {
-    let cluster = Cluster::start_without_issuer(&[]).await;
+    let cluster = Cluster::start_without_issuer(&["--caller-rate", "100000"]).await;
     let (old, new) = (cluster.dir.join("old"), cluster.dir.join("new"));
     make_root(&old);
     make_root(&new);
@@ -142,4 +142,47 @@ async fn nothing_outlives_the_issuer_and_intermediates_are_shown() {
     let ends = |der: &[u8]| X509Certificate::from_der(der).unwrap().1.validity().not_after.timestamp();
     assert_eq!(ends(&chain[0]), ends(&chain[1]));
     assert_eq!(answer.json()["bundle"].as_str().unwrap().matches("BEGIN").count(), 1);
+}
+
+#[tokio::test]
+async fn nothing_outlives_the_root_it_leads_to() {
+    let cluster = Cluster::start_without_issuer(&[]).await;
+    let (root_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let root = authority(20);
+    let root_pem = root.self_signed(&root_key).unwrap().pem();
+    let mut below = authority(600);
+    below.distinguished_name.push(rcgen::DnType::CommonName, "below");
+    let dir = cluster.dir.join("long-lived");
+    put(&dir, &below.signed_by(&key, &Issuer::new(root, root_key)).unwrap().pem(), &key);
+    std::fs::write(dir.join("ca.crt"), &root_pem).unwrap();
+    swap(&cluster, &dir);
+    cluster.until(async || cluster.get("/readyz").await.status == StatusCode::OK).await;
+    std::fs::write(cluster.dir.join("pinned.crt"), &root_pem).unwrap();
+    cluster.becomes_ready().await;
+    let chain = chain(&cluster.ask(&csr()).await);
+    let ends = |der: &[u8]| X509Certificate::from_der(der).unwrap().1.validity().not_after.timestamp();
+    let root = CertificateDer::from_pem_slice(root_pem.as_bytes()).unwrap();
+    assert_eq!(ends(&chain[0]), ends(&root));
+}
+
+#[tokio::test]
+async fn a_new_root_that_the_old_one_vouches_for_is_shown_with_that() {
+    let cluster = Cluster::start_without_issuer(&[]).await;
+    let (old_key, new_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let old = authority(600);
+    let old_pem = old.self_signed(&old_key).unwrap().pem();
+    // One name, two keys.
+    let mut cross = authority(600);
+    cross.use_authority_key_identifier_extension = true;
+    let dir = cluster.dir.join("cross");
+    put(&dir, &cross.signed_by(&new_key, &Issuer::new(old, old_key)).unwrap().pem(), &new_key);
+    std::fs::write(dir.join("ca.crt"), &old_pem).unwrap();
+    std::fs::write(cluster.dir.join("pinned.crt"), &old_pem).unwrap();
+    swap(&cluster, &dir);
+    cluster.becomes_ready().await;
+    let answer = cluster.ask(&csr()).await;
+    let chain = chain(&answer);
+    assert_eq!(chain.len(), 2);
+    assert!(leads_to(&chain, &old_pem));
+    assert_eq!(answer.json()["bundle"].as_str().unwrap().matches("BEGIN").count(), 1, "it is no root");
 }
