@@ -40,6 +40,20 @@ pub(crate) fn start_http(http: SocketAddr) -> io::Result<()> {
     })
 }
 
+/// Serves gRPC alone, somewhere.
+#[cfg(test)]
+pub(crate) fn start_grpc() -> io::Result<SocketAddr> {
+    let grpc = listen(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let addr = grpc.local_addr()?;
+    serve(async move || {
+        let grpc = TcpListener::from_std(grpc)?;
+        loop {
+            drop(tokio::spawn(grpc::serve(grpc.accept().await?.0)));
+        }
+    })?;
+    Ok(addr)
+}
+
 fn listen(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
     let listener = std::net::TcpListener::bind(addr)?;
     listener.set_nonblocking(true)?;

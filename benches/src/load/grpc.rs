@@ -103,3 +103,24 @@ fn check(trailers: Option<HeaderMap>) -> Result<(), Error> {
     let status = trailers.as_ref().and_then(|trailers| trailers.get("grpc-status"));
     if status.is_some_and(|status| status == "0") { Ok(()) } else { Err(format!("ended with {status:?}").into()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::backend;
+    use crate::load;
+
+    /// Without a proxy between; every stream ends with its status.
+    #[test]
+    fn load_and_app_understand_each_other() {
+        let addr = backend::start_grpc().unwrap();
+        let length = Duration::from_millis(100);
+        for outcome in [
+            load::run(2, length, false, |tally, _| super::unary(addr, 1024, 4, tally)).unwrap(),
+            load::run(2, length, false, |tally, _| super::streaming(addr, 1024, 4, tally)).unwrap(),
+        ] {
+            assert!(outcome.done > 0 && outcome.failed == 0, "{outcome:?}");
+        }
+    }
+}
