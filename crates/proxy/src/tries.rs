@@ -230,12 +230,14 @@ impl Tries {
             Target::Addrs(addrs) => (Destination::Addrs(addrs.clone()), None),
             Target::Named(host, number) => {
                 let strangers = &worker.shared.strangers;
-                let addrs = strangers.find(worker, host, *number, self.lookup()).await?;
+                let addrs = Box::pin(strangers.find(worker, host, *number, self.lookup())).await?;
                 (Destination::Addrs(addrs), None)
             }
             Target::Peer(cluster, addr) => (Destination::Endpoint(cluster.clone(), *addr), None),
             Target::Service(cluster) => {
-                cluster.ready(worker, self.lookup()).await?;
+                if !cluster.has_endpoints() {
+                    Box::pin(cluster.ready(worker, self.lookup())).await?;
+                }
                 let picked = cluster.pick(&self.tried, &mut worker.random.borrow_mut());
                 let endpoint = picked.ok_or_else(|| Failure::new(Cause::Unresolved, "no endpoint is known"))?;
                 let begun = endpoint.begin(cluster.now());

@@ -123,7 +123,8 @@ impl Apps {
                 return Ok(Taken { link, reused: true });
             }
         }
-        let link = connect(worker, port, to, Alpn::Http1).await?;
+        // Rare, and large: it is not to make every request's future as large.
+        let link = Box::pin(connect(worker, port, to, Alpn::Http1)).await?;
         worker.telemetry.app_connection(false);
         Ok(Taken { link, reused: false })
     }

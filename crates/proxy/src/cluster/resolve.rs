@@ -35,6 +35,15 @@ pub(super) struct Resolving {
 }
 
 impl Cluster {
+    /// Whether it can be called without waiting for its name. Notes that it is called.
+    pub(crate) fn has_endpoints(&self) -> bool {
+        if matches!(self.settings.source, Source::Static(_) | Source::OriginalDst) {
+            return true;
+        }
+        self.resolving.used.store(millis(self.now()), Relaxed);
+        self.resolving.running.load(Relaxed) && !self.endpoints.load().used.is_empty()
+    }
+
     /// Waits until there are endpoints. Costs nothing where there are; where there are none, the name is asked for anew, but not
     /// more than once a second.
     ///
