@@ -156,3 +156,43 @@ pub fn told_to_leave() -> std::io::Result<watch::Receiver<bool>> {
     });
     Ok(told)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpSocket, TcpStream};
+
+    async fn call(from: u8, to: SocketAddr) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, from], 0))).unwrap();
+        socket.connect(to).await.unwrap()
+    }
+
+    async fn is_answered(stream: &mut TcpStream) -> bool {
+        let mut answer = [0; 15];
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.is_ok()
+            && stream.read_exact(&mut answer).await.is_ok()
+            && &answer == b"HTTP/1.1 200 OK"
+    }
+
+    #[tokio::test]
+    async fn an_address_has_its_share_of_connections_and_the_others_theirs() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (leave, leaving) = watch::channel(false);
+        let router = Router::new().route("/", axum::routing::get(|| async { "well\n" }));
+        let serving = tokio::spawn(serve(listener, router, None, leaving));
+        let mut hostile = Vec::new();
+        for _ in 0..=FOR_EACH {
+            hostile.push(call(2, address).await);
+        }
+        // The last one is answered: so all have been seen, and the first had to go.
+        assert!(is_answered(&mut hostile[FOR_EACH]).await);
+        assert!(!is_answered(&mut hostile[0]).await);
+        assert!(is_answered(&mut hostile[1]).await);
+        assert!(is_answered(&mut call(3, address).await).await);
+        leave.send_replace(true);
+        tokio::time::timeout(Duration::from_secs(5), serving).await.expect("what waits does not hold it up").unwrap();
+    }
+}
