@@ -184,13 +184,18 @@ fn entries(app_probes: &[AppProbe]) -> impl Iterator<Item = (String, Value)> {
     app_probes.iter().map(|(name, url)| (name.clone(), url.replace("${", "$${").into()))
 }
 
-/// An app's container is told to end a little after its pod is taken out of its Services, and not before.
+/// The longest time for which the outrigger lets a hook wait, seconds.
+const LONGEST_DRAIN: u64 = 50;
+
+/// An app's container is told to end a little after its pod is taken out of its Services, and callers with open connections are
+/// told before it is: the outrigger itself hears of the end only when the app is gone.
 fn stays_a_while(container: &mut Value, wanted: &Wanted, grace: u64, warnings: &mut Vec<String>) {
     let sleep = wanted.settings.pre_stop_sleep;
     let name = container["name"].as_str().unwrap_or_default().to_owned();
     let strict = wanted.is_strict();
     for hook in ["postStart", "preStop"] {
-        if strict && container["lifecycle"][hook]["httpGet"].is_object() {
+        let asked = &container["lifecycle"][hook]["httpGet"];
+        if strict && asked.is_object() && asked["port"] != ADMIN {
             warnings
                 .push(format!("outrigger: the {hook} hook of {name} asks over HTTP, which strict mutual TLS refuses"));
         }
@@ -201,7 +206,11 @@ fn stays_a_while(container: &mut Value, wanted: &Wanted, grace: u64, warnings: &
         return;
     }
     if let Some(container) = container.as_object_mut() {
-        child(container, "lifecycle").insert("preStop".into(), json!({"sleep": {"seconds": sleep}}));
+        let hook = match sleep {
+            ..=LONGEST_DRAIN => json!({"httpGet": {"path": format!("/drain/{sleep}"), "port": ADMIN}}),
+            _ => json!({"sleep": {"seconds": sleep}}),
+        };
+        child(container, "lifecycle").insert("preStop".into(), hook);
     }
 }
 

@@ -47,6 +47,8 @@ pub(crate) fn container(wanted: &Wanted, ports: &[Port]) -> Value {
         "image": settings.image,
         "restartPolicy": "Always",
         "args": ["run", "--config", file("outrigger.yaml")],
+        // Whose word to leave is taken: the node's.
+        "env": [{"name": "OUTRIGGER_HOST_IPS", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIPs"}}}],
         "ports": own_ports,
         "startupProbe": startup,
         "readinessProbe": probe("/readyz"),

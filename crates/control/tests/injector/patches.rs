@@ -110,7 +110,7 @@ async fn what_other_webhooks_add_later_is_seen_to_once() {
     let (_, completed) = answer(&injector, &review).await;
     let late = &completed["spec"]["containers"][0];
     assert_eq!(late["readinessProbe"], json!({"httpGet": {"path": "/app-health/late-readiness", "port": 6191}}));
-    assert_eq!(late["lifecycle"]["preStop"]["sleep"]["seconds"], 5);
+    assert_eq!(late["lifecycle"]["preStop"], json!({"httpGet": {"path": "/drain/5", "port": 6191}}));
     let config = completed["metadata"]["annotations"]["outrigger.dev/generated-config"].as_str().unwrap();
     for probe in ["late-readiness: tcp://127.0.0.1:9000\n", "login-liveness: http://127.0.0.1:8080/healthz\n"] {
         assert!(config.contains(probe), "{config}");
