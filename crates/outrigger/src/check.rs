@@ -36,7 +36,7 @@ pub(crate) fn check(file: &Path, output: Output) -> ExitCode {
         Output::Json => {
             let facts: Vec<_> = facts.iter().map(Fact::json).collect();
             let whole = serde_json::json!({"file": file.display().to_string(), "good": good, "facts": facts});
-            println!("{}", serde_json::to_string_pretty(&whole).unwrap_or_default());
+            crate::say(&serde_json::to_string_pretty(&whole).unwrap_or_default());
         }
     }
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }

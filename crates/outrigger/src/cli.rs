@@ -110,7 +110,7 @@ where
         Command::Init(args) => init::init(*args),
         Command::Ready { admin, path } => ready::ready(admin, &path),
         Command::Schema => {
-            println!("{}", crate::config::schema());
+            crate::say(&crate::config::schema());
             ExitCode::SUCCESS
         }
     }

@@ -45,8 +45,8 @@ impl Fact {
     /// A line of the list.
     pub(crate) fn tell(&self, file: &Path) {
         match self.state {
-            State::Good => println!("good  {:<11} {}", self.topic, self.says),
-            State::Note => println!("note  {:<11} {}", self.topic, self.says),
+            State::Good => crate::say(&format!("good  {:<11} {}", self.topic, self.says)),
+            State::Note => crate::say(&format!("note  {:<11} {}", self.topic, self.says)),
             State::Bad if self.topic == "config" => eprintln!("{}", self.says),
             State::Bad => eprintln!("bad   {:<11} {}: {}", self.topic, file.display(), self.says),
         }

@@ -1,6 +1,5 @@
 //! `outrigger init`: brings this network namespace's traffic to the outrigger, or takes the rules that do so away.
 
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -63,8 +62,7 @@ pub(crate) fn init(args: Init) -> ExitCode {
     };
     match act(&args, &args.over(settings)) {
         Ok(said) => {
-            // Whoever has read enough of it closes the pipe.
-            let _ = writeln!(std::io::stdout(), "{}", said.trim_end());
+            crate::say(said.trim_end());
             ExitCode::SUCCESS
         }
         Err(e) => {

@@ -22,7 +22,7 @@ fn rules(settings: &Settings) -> Vec<String> {
             .collect(),
         // As in a sidecar's own container, which has neither the tools nor the right to look: no fault of the rules.
         Err(e @ (Error::NoTool { .. } | Error::NotPermitted { .. })) => {
-            println!("interception: the rules were not looked at: {e}");
+            eprintln!("interception: the rules were not looked at: {e}");
             Vec::new()
         }
         Err(e) => vec![format!("interception: cannot tell whether the rules are in place: {e}")],
