@@ -1,5 +1,6 @@
 //! A pod of the test's own making: an app and an outrigger in a network namespace, and a world beyond it.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -197,4 +198,49 @@ fn an_http_proxy_calls_whom_it_is_told_but_not_itself_nor_metadata_services() {
     let mut answer = String::new();
     tunnel.read_to_string(&mut answer).unwrap();
     assert!(answer.ends_with("GET /through HTTP/1.1\r\n\r\n"), "{answer}");
+}
+
+/// What is not ours to change: a call by way of another's proxy, a question that ends before the answer begins, a request of
+/// HTTP/1.0 without a host.
+#[test]
+fn what_an_app_says_to_others_reaches_them_as_it_was_said() {
+    let Some(mut pods) = Pods::new(34, "pn") else { return };
+    pods.answering('n', "[::]:3128", |head| answer("200 OK", head.lines().next().unwrap_or_default()));
+    pods.answering('n', "[::]:80", |head| answer("200 OK", head));
+    let asked = Arc::new(std::sync::Mutex::new(String::new()));
+    let told = asked.clone();
+    pods.serve('n', "[::]:3129", move |mut stream| {
+        let mut head = [0; 1024];
+        let n = stream.read(&mut head).unwrap_or(0);
+        told.lock().unwrap().push_str(&String::from_utf8_lossy(&head[..n]));
+    });
+    pods.serve('n', "[::]:13", |mut stream| {
+        // Says the time once the caller has said all it has to say: nothing.
+        let mut said = Vec::new();
+        let _ = stream.read_to_end(&mut said);
+        let _ = write!(stream, "{} bytes, and it is noon", said.len());
+    });
+    pods.init('p', &[]);
+    pods.outrigger('p', CONFIG);
+    let through = pods.curl('p', &["-x", "http://198.18.34.2:3128", "http://far.test/a"]);
+    assert_eq!(through.as_deref(), Ok("GET http://far.test/a HTTP/1.1"));
+    let tunnel = pods.curl('p', &["-x", "http://198.18.34.2:3129", "-p", "http://far.test/a"]);
+    assert!(tunnel.is_err_and(|code| REFUSED.contains(&code)), "this one hangs up");
+    assert!(asked.lock().unwrap().starts_with("CONNECT far.test:80 HTTP/1.1\r\n"), "{:?}", asked.lock().unwrap());
+    let ask = |to: &str, words: &str| {
+        pods.enter('p', || {
+            let mut stream = TcpStream::connect(to).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(words.as_bytes()).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut said = String::new();
+            stream.read_to_string(&mut said).unwrap();
+            said
+        })
+    };
+    for to in ["198.18.34.2:13", "[fd00:18:34::2]:13"] {
+        assert_eq!(ask(to, ""), "0 bytes, and it is noon", "{to}");
+    }
+    let old = ask("198.18.34.2:80", "GET /old HTTP/1.0\r\n\r\n");
+    assert!(old.contains("host: 198.18.34.2:80"), "{old}");
 }
