@@ -29,9 +29,9 @@ struct Purse {
 }
 
 impl Budget {
-    pub(crate) fn new(share: f64, floor: f64) -> Self {
-        let mut purse = Purse::default();
-        purse.saved[0] = floor;
+    pub(crate) fn new(share: f64, floor: f64, now: Duration) -> Self {
+        let mut purse = Purse { paid: now, ..Purse::default() };
+        purse.saved[now.as_secs() as usize % SAVED] = floor;
         Self { share, floor, requests: AtomicU64::new(0), purse: Mutex::new(purse) }
     }
 
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn requests_earn_their_share_of_retries() {
-        let budget = Budget::new(0.2, 0.0);
+        let budget = Budget::new(0.2, 0.0, Duration::ZERO);
         assert_eq!(granted(&budget, 10, Duration::ZERO), 0);
         for round in 0..100 {
             (0..10).for_each(|_| budget.request());
@@ -110,15 +110,24 @@ mod tests {
     }
 
     #[test]
+    fn a_service_configured_late_pays_in_from_then_on() {
+        let begun = Duration::from_secs(3600);
+        let budget = Budget::new(0.2, 0.0, begun);
+        (0..10).for_each(|_| budget.request());
+        assert_eq!(granted(&budget, 10, begun + Duration::from_millis(1)), 2);
+        assert_eq!(granted(&Budget::new(0.0, 10.0, begun), 20, begun), 10);
+    }
+
+    #[test]
     fn some_per_second_are_granted_in_any_case() {
-        let budget = Budget::new(0.0, 10.0);
+        let budget = Budget::new(0.0, 10.0, Duration::ZERO);
         let total: usize = (0..100).map(|i| granted(&budget, 5, Duration::from_millis(i * 100))).sum();
         assert!((109..=110).contains(&total), "{total}");
     }
 
     #[test]
     fn only_the_last_seconds_are_saved() {
-        let budget = Budget::new(0.2, 10.0);
+        let budget = Budget::new(0.2, 10.0, Duration::ZERO);
         (0..360_000).for_each(|_| budget.request());
         // A hundred a second for an hour: ten seconds of them earn two hundred, and the floor a hundred.
         let got = granted(&budget, 100_000, Duration::from_secs(3600));
@@ -129,7 +138,7 @@ mod tests {
 
     #[test]
     fn what_is_spent_little_by_little_saves_no_more() {
-        let budget = Budget::new(0.2, 10.0);
+        let budget = Budget::new(0.2, 10.0, Duration::ZERO);
         for second in 0..3600 {
             (0..1000).for_each(|_| budget.request());
             if second % 9 == 0 {
@@ -143,7 +152,7 @@ mod tests {
     #[test]
     fn retries_of_any_while_never_exceed_what_it_and_the_ten_seconds_before_paid_in() {
         let mut random = fastrand::Rng::with_seed(11);
-        let budget = Budget::new(0.2, 10.0);
+        let budget = Budget::new(0.2, 10.0, Duration::ZERO);
         let (mut requests, mut retries, mut now) = (0u32, 0u32, Duration::ZERO);
         let mut seconds = Vec::new();
         for _ in 0..400_000 {

@@ -95,7 +95,7 @@ impl Cluster {
             connections: AtomicUsize::new(0),
             pending: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
-            budget: Budget::new(settings.retry.budget_share, settings.retry.budget_floor),
+            budget: Budget::new(settings.retry.budget_share, settings.retry.budget_floor, now()),
             counts: Counts::default(),
             settings,
         };
@@ -107,8 +107,7 @@ impl Cluster {
 
     /// Since an epoch that all have: endpoints outlive a service's settings.
     pub(crate) fn now(&self) -> Duration {
-        static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
-        EPOCH.elapsed()
+        now()
     }
 
     /// Takes new addresses into use, each with its weight. What stays keeps its state.
@@ -246,6 +245,12 @@ impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cluster").field("settings", &self.settings).field("id", &self.id).finish_non_exhaustive()
     }
+}
+
+/// Since an epoch of the process's.
+fn now() -> Duration {
+    static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+    EPOCH.elapsed()
 }
 
 /// A place taken under one of a service's bounds, given back when dropped.
