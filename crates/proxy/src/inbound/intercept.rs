@@ -18,7 +18,7 @@ use crate::config::{Port, Protocol, Source, Tls, Upstream};
 use crate::inbound::caller::Caller;
 use crate::inbound::{disconnected, opaque};
 use crate::lifecycle::Phase;
-use crate::outbound::{self, Unmatched, is_link_local};
+use crate::outbound::{self, Routes, Unmatched, is_link_local, split_authority};
 use crate::tries::{Destination, Target};
 use crate::worker::Worker;
 
@@ -121,7 +121,11 @@ async fn undecided(caller: &mut Caller, port: &Port) -> Result<Guess, Failure> {
         let bytes = caller.inbox.filled();
         match if outbound { guess(bytes) } else { guess_towards_app(bytes) } {
             // Asked of another proxy, which is to have it as it is.
-            Some(Guess::Http1) if outbound && caller.who.meant.is_some() && is_for_a_proxy(bytes) => {
+            Some(Guess::Http1)
+                if outbound
+                    && caller.who.meant.is_some()
+                    && is_for_a_proxy(&caller.worker.snapshot().routes, bytes) =>
+            {
                 return Ok(Guess::Opaque);
             }
             Some(guessed) => return Ok(guessed),
@@ -149,11 +153,17 @@ async fn undecided(caller: &mut Caller, port: &Port) -> Result<Guess, Failure> {
     }
 }
 
-/// Whether a request names a whole URL, or asks for a tunnel (RFC 9112, 3.2).
-fn is_for_a_proxy(bytes: &[u8]) -> bool {
+/// Whether a request names a whole URL, or asks for a tunnel (RFC 9112, 3.2), to somebody who is no service: those are called as
+/// configured, and nobody of the mesh in plaintext. Whose URL it is, the first bytes may not tell yet.
+fn is_for_a_proxy(routes: &Routes, bytes: &[u8]) -> bool {
     let line = bytes.trim_ascii_start();
+    if let Some(rest) = line.strip_prefix(b"CONNECT ") {
+        let authority = rest.split(|b| *b == b' ').next().unwrap_or_default();
+        let (host, port) = split_authority(std::str::from_utf8(authority).unwrap_or_default(), 443);
+        return routes.destinations.by_host(host, port).is_none();
+    }
     let target = line.iter().position(|b| *b == b' ').and_then(|space| line.get(space + 1));
-    line.starts_with(b"CONNECT ") || !matches!(target, Some(b'/' | b'*'))
+    !matches!(target, Some(b'/' | b'*')) && routes.mesh_hosts.is_empty()
 }
 
 /// Whether nobody may be called there whose name the caller's first bytes do not tell.
@@ -345,4 +355,27 @@ pub(super) fn route(
         caller.assign(route.index)?;
     }
     Ok(route)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_of_another_proxy_is_told_from_calls_of_services() {
+        let mut routes = Routes::default();
+        routes.destinations.add_host("pay.shop", None, 0);
+        for (mesh, first, expected) in [
+            (false, &b"GET http://far.test/ HTTP/1.1\r\n"[..], true),
+            (false, b"CONNECT far.test:443 HTTP/1.1\r\n", true),
+            (false, b"GET / HTTP/1.1\r\n", false),
+            (false, b"OPTIONS * HTTP/1.1\r\n", false),
+            (false, b"CONNECT PAY.shop:443 HTTP/1.1\r\n", false),
+            (true, b"GET http://pay.shop/ HTTP/1.1\r\n", false),
+            (true, b"CONNECT far.test:443 HTTP/1.1\r\n", true),
+        ] {
+            routes.mesh_hosts = if mesh { vec!["pay.shop".into()] } else { Vec::new() };
+            assert_eq!(is_for_a_proxy(&routes, first), expected, "{mesh} {}", String::from_utf8_lossy(first));
+        }
+    }
 }

@@ -199,7 +199,7 @@ fn denied(detail: String) -> Failure {
 }
 
 /// Host and port of an authority; the host without brackets.
-fn split_authority(authority: &str, default: u16) -> (&str, u16) {
+pub(crate) fn split_authority(authority: &str, default: u16) -> (&str, u16) {
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => (host, port.parse().ok()),
         _ => (authority, None),
