@@ -79,7 +79,8 @@ pub(crate) fn spawn<F: Future<Output = ()>>(
             if worker.phase() == Phase::Cut {
                 return Poll::Ready(());
             }
-            catch_unwind(AssertUnwindSafe(|| connection.as_mut().poll(cx))).unwrap_or_else(|_panic| {
+            let polled = worker.telemetry.turn(|| catch_unwind(AssertUnwindSafe(|| connection.as_mut().poll(cx))));
+            polled.unwrap_or_else(|_panic| {
                 // The panic's message went to the log through the panic hook.
                 worker.telemetry.connection_failed(port, &Failure::new(Cause::Internal, "panic in a connection"));
                 Poll::Ready(())

@@ -248,7 +248,7 @@ impl Tries {
             self.went = Some((to.first(), to.expected().is_some()));
         }
         self.current.clone_from(&endpoint);
-        let begun = Instant::now();
+        let begun = worker.now();
         let per_try = port.timeouts.per_try.map(|within| begun + within);
         let deadline = [per_try, self.deadline].into_iter().flatten().min();
         Ok(Try { to, deadline, endpoint, begun })

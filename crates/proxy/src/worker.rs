@@ -18,11 +18,12 @@ use net::Buffers;
 use net::dns::Resolver;
 use telemetry::{Local, Telemetry, UpstreamState};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::app::Apps;
 use crate::cluster::ClusterState;
 use crate::config::{Port, Snapshot};
+use crate::inbound::Slot;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::listener;
 use crate::outbound::strangers::Strangers;
@@ -319,8 +320,10 @@ pub(crate) struct Worker {
     pub(crate) edits: RefCell<Edits>,
     pub(crate) random: RefCell<fastrand::Rng>,
     pub(crate) tasks: Tasks,
-    pub(crate) request_heads: Spare<h1::RequestHead>,
-    pub(crate) response_heads: Spare<h1::ResponseHead>,
+    // In boxes: a request's futures hand them on several times.
+    pub(crate) request_heads: Spare<Box<h1::RequestHead>>,
+    pub(crate) response_heads: Spare<Box<h1::ResponseHead>>,
+    pub(crate) requests: Spare<Slot>,
     memory: Spare<Vec<u8>>,
     handshake_turns: Semaphore,
     snapshot: RefCell<arc_swap::Cache<SnapshotRef, Arc<Snapshot>>>,
@@ -381,6 +384,7 @@ impl Worker {
             tasks: Tasks::default(),
             request_heads: Spare::default(),
             response_heads: Spare::default(),
+            requests: Spare::default(),
             memory: Spare::default(),
             handshake_turns: Semaphore::new(1),
             snapshot: RefCell::new(arc_swap::Cache::new(SnapshotRef(shared.clone()))),
@@ -421,6 +425,11 @@ impl Worker {
     /// Waits for this connection's turn to do what costs much: one step of one handshake at a time.
     pub(crate) async fn handshake_turn(&self) -> Option<SemaphorePermit<'_>> {
         self.handshake_turns.acquire().await.ok()
+    }
+
+    /// The time, as of the turn that a connection has just now: good for bounds and ages.
+    pub(crate) fn now(&self) -> Instant {
+        Instant::from_std(self.telemetry.now())
     }
 
     /// Memory to write a head into.

@@ -16,8 +16,9 @@ use crate::settings::Settings;
 use crate::shard::{DETECTED, Limit, PortShard, Shard};
 use crate::writer::{Batch, Lines};
 
-/// Bytes of lines after which they are handed to the writer without waiting for the tick.
-const FLUSH_BYTES: usize = 32 * 1024;
+/// Bytes of lines after which they are handed to the writer without waiting for the tick. Waking it costs some twenty requests'
+/// lines, so it is not to be often; somewhat less than a power of two, so that lines do not double the memory with the last.
+const FLUSH_BYTES: usize = 120 * 1024;
 /// Records kept for reuse.
 const SPARE_RECORDS: usize = 256;
 
@@ -35,6 +36,15 @@ pub struct Local {
     random: RefCell<fastrand::Rng>,
     /// What an open request failed of if it ends without a word.
     unfinished: Cell<Cause>,
+    turn: Cell<Turn>,
+}
+
+/// Whether a connection has its turn, and what time it is in it.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    None,
+    Begun,
+    At(Instant),
 }
 
 /// Lets a worker cache the settings.
@@ -60,7 +70,34 @@ impl Local {
             spare: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),
             unfinished: Cell::new(Cause::ClientDisconnected),
+            turn: Cell::new(Turn::None),
         })
+    }
+
+    /// Gives a connection its turn: within it, [`Local::now`] asks for the time no more than once.
+    pub fn turn<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.turn.set(Turn::Begun);
+        let done = work();
+        self.turn.set(Turn::None);
+        done
+    }
+
+    /// The time, as of this turn's last look: good for bounds and ages, which microseconds do not matter to. Outside of a turn
+    /// it is looked up.
+    pub fn now(&self) -> Instant {
+        match self.turn.get() {
+            Turn::At(now) => now,
+            Turn::None | Turn::Begun => self.look(),
+        }
+    }
+
+    /// The time as it is, for what is measured.
+    pub(crate) fn look(&self) -> Instant {
+        let now = Instant::now();
+        if !matches!(self.turn.get(), Turn::None) {
+            self.turn.set(Turn::At(now));
+        }
+        now
     }
 
     /// Counts a connection in; out again when the guard is dropped.
@@ -233,5 +270,31 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.local.shard.ports[self.port].connections_open.sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn within_a_turn_it_is_one_time_until_somebody_looks() {
+        let telemetry = Telemetry::start(Settings::default(), &["web"]).unwrap();
+        let local = telemetry.worker();
+        let begun = local.now();
+        let passes = |since: Instant| while Instant::now() <= since {};
+        passes(begun);
+        assert!(local.now() > begun, "it was looked up outside of a turn");
+        let looked = local.turn(|| {
+            let first = local.now();
+            passes(first);
+            assert_eq!(local.now(), first);
+            let looked = local.look();
+            assert!(looked > first);
+            passes(looked);
+            assert_eq!(local.now(), looked);
+            looked
+        });
+        assert!(local.now() > looked, "the turn is over");
     }
 }

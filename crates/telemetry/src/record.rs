@@ -68,12 +68,13 @@ impl Record {
     /// Begins a request whose first byte is there. The client is who the connection alone says it is.
     pub fn begin(local: &Rc<Local>, port: usize, peer: PeerAddr, client: ClientAddr) -> Self {
         local.port(port).in_flight.add(1);
+        let started = local.look();
         let mut data = match local.take_data() {
             Some(mut data) => {
-                data.begin(port, peer, client);
+                data.begin(port, started, peer, client);
                 data
             }
-            None => Box::new(Data::new(port, peer, client)),
+            None => Box::new(Data::new(port, started, peer, client)),
         };
         data.lot = local.draw_lot();
         Self { local: local.clone(), data: Some(data) }
@@ -185,9 +186,10 @@ impl Record {
 
     /// The answer's head is there.
     pub fn responded(&mut self, status: u16) {
+        let now = self.local.look();
         self.with(|data| {
             data.status = Some(status);
-            data.first_byte = Some(data.started.elapsed());
+            data.first_byte = Some(now.saturating_duration_since(data.started));
         });
     }
 
@@ -237,7 +239,7 @@ impl Record {
     fn tell(&mut self, event: Event) {
         if let Some(data) = &mut self.data {
             data.has_line = true;
-            self.local.write(data, event, Instant::now());
+            self.local.write(data, event, self.local.look());
         }
     }
 
@@ -268,7 +270,7 @@ impl Drop for Record {
         if let Some(cause) = data.cause {
             self.local.shard.error(cause);
         }
-        let now = Instant::now();
+        let now = self.local.now();
         if data.is_http() {
             shard.request(data.method, data.status(), now.saturating_duration_since(data.started));
             if data.direction == Direction::Inbound {
@@ -283,10 +285,10 @@ impl Drop for Record {
 }
 
 impl Data {
-    fn new(port: usize, peer: PeerAddr, client: ClientAddr) -> Self {
+    fn new(port: usize, started: Instant, peer: PeerAddr, client: ClientAddr) -> Self {
         Self {
             port,
-            started: Instant::now(),
+            started,
             peer,
             client,
             method: METHODS.len() - 1,
@@ -320,10 +322,10 @@ impl Data {
     }
 
     /// Begins anew, keeping the memory.
-    fn begin(&mut self, port: usize, peer: PeerAddr, client: ClientAddr) {
+    fn begin(&mut self, port: usize, started: Instant, peer: PeerAddr, client: ClientAddr) {
         let mut texts = std::mem::take(&mut self.texts);
         texts.clear();
-        *self = Self { texts, ..Self::new(port, peer, client) };
+        *self = Self { texts, ..Self::new(port, started, peer, client) };
     }
 
     fn set(&mut self, text: Text, value: &[u8], limit: usize) {

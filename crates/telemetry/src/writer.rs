@@ -11,7 +11,9 @@ use crate::settings::Output;
 use crate::sink::Sink;
 
 /// Batches under way at once: some 4 MiB of lines.
-const BATCHES: usize = 96;
+const BATCHES: usize = 32;
+/// Empty ones kept.
+const SPARE: usize = 2;
 /// How long the end of the process waits for the last lines.
 const SHUTDOWN: Duration = Duration::from_secs(2);
 /// How often a failing output is complained about.
@@ -64,7 +66,7 @@ fn give_back(empty: &Mutex<Vec<Batch>>, mut batch: Batch) {
     batch.bytes.clear();
     batch.lines = 0;
     if let Ok(mut spare) = empty.lock()
-        && spare.len() < 4
+        && spare.len() < SPARE
     {
         spare.push(batch);
     }

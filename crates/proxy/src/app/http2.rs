@@ -2,7 +2,7 @@
 //! and another where the peer takes no more on one.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -47,7 +47,7 @@ pub(crate) struct Guard {
 /// A worker's HTTP/2 connections.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
-    peers: RefCell<HashMap<Key, Rc<Peer>>>,
+    peers: RefCell<BTreeMap<Key, Rc<Peer>>>,
 }
 
 /// Connections to one peer.

@@ -6,7 +6,7 @@ pub(crate) mod http2;
 pub(crate) mod upload;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::cluster::Place;
 use crate::config::Port;
-use crate::tries::Destination;
+use crate::tries::{Destination, Tries, Try, Why};
 use crate::worker::{Dialled, Worker};
 pub(crate) use dial::connect;
 
@@ -38,7 +38,7 @@ const FRESH: Duration = Duration::from_secs(1);
 const KEPT: usize = 1024;
 
 /// Whose connections are whose: those to one address are alike where they were made by the same rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) addr: SocketAddr,
     /// The service; 0 for the app, and for those that are called as they are.
@@ -49,7 +49,7 @@ pub(crate) struct Key {
 #[derive(Debug, Default)]
 pub(crate) struct Apps {
     /// The latest last.
-    idle: RefCell<HashMap<Key, Vec<Idle>>>,
+    idle: RefCell<BTreeMap<Key, Vec<Idle>>>,
     pub(crate) http2: http2::Clients,
 }
 
@@ -108,35 +108,51 @@ pub(crate) enum Reuse {
 }
 
 impl Apps {
-    /// An idle connection, or a new one.
+    /// A connection for a request's next try, an idle one or a new one. What never reached anybody is tried elsewhere.
     pub(crate) async fn take(
         &self,
         _permit: &Permit,
         worker: &Worker,
         port: &Port,
-        to: &Destination,
+        tries: &mut Tries,
         reuse: Reuse,
-    ) -> Result<Taken, Failure> {
-        for addr in to.addrs() {
-            if let Some(link) = poll_fn(|cx| Poll::Ready(self.take_idle(cx, to.key(*addr), reuse))).await {
-                worker.telemetry.app_connection(true);
-                return Ok(Taken { link, reused: true });
+    ) -> Result<(Try, Taken), Failure> {
+        loop {
+            let mut attempt = tries.next(worker, port).await?;
+            let kept = poll_fn(|cx| Poll::Ready(self.take_kept(cx, &attempt.to, reuse, worker.now()))).await;
+            let reused = kept.is_some();
+            let connected = match kept {
+                Some(link) => Ok(link),
+                // Rare, and large: it is not to make every request's future as large.
+                None => Box::pin(attempt.connecting(connect(worker, port, &attempt.to, Alpn::Http1))).await,
+            };
+            match connected {
+                Ok(link) => {
+                    worker.telemetry.app_connection(reused);
+                    attempt.sending();
+                    tries.went((link.addr, link.mtls));
+                    return Ok((attempt, Taken { link, reused }));
+                }
+                Err(failure) if tries.again(&attempt, Why::of(&failure), true) => {
+                    drop(attempt);
+                    tries.pause(worker).await;
+                }
+                Err(failure) => return Err(failure),
             }
         }
-        // Rare, and large: it is not to make every request's future as large.
-        let link = Box::pin(connect(worker, port, to, Alpn::Http1)).await?;
-        worker.telemetry.app_connection(false);
-        Ok(Taken { link, reused: false })
+    }
+
+    fn take_kept(&self, cx: &mut Context<'_>, to: &Destination, reuse: Reuse, now: Instant) -> Option<Link> {
+        to.addrs().iter().find_map(|addr| self.take_idle(cx, to.key(*addr), reuse, now))
     }
 
     /// The connection used last, if it is still good: the youngest is the one least likely to be closed under us.
-    fn take_idle(&self, cx: &mut Context<'_>, key: Key, reuse: Reuse) -> Option<Link> {
+    fn take_idle(&self, cx: &mut Context<'_>, key: Key, reuse: Reuse, now: Instant) -> Option<Link> {
         if reuse == Reuse::No {
             return None;
         }
         let mut all = self.idle.borrow_mut();
         let idle = all.get_mut(&key)?;
-        let now = Instant::now();
         while let Some(youngest) = idle.last() {
             if reuse == Reuse::Fresh && youngest.since + FRESH < now {
                 return None;
@@ -153,11 +169,10 @@ impl Apps {
     }
 
     /// Keeps a connection whose last answer is read to its end. `keep_alive` is the app's `Keep-Alive: timeout`, seconds.
-    pub(crate) fn put(&self, to: &Destination, link: Link, keep_alive: Option<u32>) {
+    pub(crate) fn put(&self, to: &Destination, link: Link, keep_alive: Option<u32>, since: Instant) {
         let key = to.key(link.addr);
         // An app that promises N seconds has begun to count before us: take one off.
         let promised = keep_alive.map_or(IDLE, |seconds| Duration::from_secs(u64::from(seconds.saturating_sub(1))));
-        let since = Instant::now();
         let mut all = self.idle.borrow_mut();
         let idle = all.entry(key).or_default();
         if idle.len() < KEPT {

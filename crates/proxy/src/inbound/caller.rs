@@ -155,12 +155,12 @@ impl Caller {
 
     /// Whether answers should ask the caller to close: the sidecar leaves, or the connection has become too old.
     pub(crate) fn is_leaving(&self) -> bool {
-        self.worker.is_leaving() || self.retires.is_some_and(|retires| retires <= Instant::now())
+        self.worker.is_leaving() || self.retires.is_some_and(|retires| retires <= self.worker.now())
     }
 
     /// Waits for bytes behind those in the inbox. Once the sidecar is closing it no longer waits for another request.
     pub(crate) async fn read(&mut self, within: Duration, awaited: Awaited) -> Result<(), NoBytes> {
-        self.deadline.set(Some(Instant::now() + within));
+        self.deadline.set(Some(self.worker.now() + within));
         poll_fn(|cx| self.poll_read(cx, awaited)).await
     }
 

@@ -16,8 +16,8 @@ pub(crate) struct Interval {
 }
 
 impl Interval {
-    pub(crate) fn new() -> Self {
-        Self { due: Instant::now() + INTERVAL }
+    pub(crate) fn from(now: Instant) -> Self {
+        Self { due: now + INTERVAL }
     }
 
     pub(crate) fn due(&self) -> Instant {

@@ -30,6 +30,7 @@ use crate::listener::Admitted;
 use crate::supervise;
 use caller::Caller;
 pub(crate) use caller::Who;
+pub(crate) use http1::Slot;
 use intercept::First;
 use tls::Begun;
 
@@ -120,7 +121,7 @@ async fn anything(mut caller: Box<Caller>, port: Arc<Port>) {
         Guess::Http1 => {
             // Dialled in a silence: the first request takes it.
             if let Some((to, link)) = dialled {
-                caller.worker.apps.put(&to, link, None);
+                caller.worker.apps.put(&to, link, None, caller.worker.now());
             }
             http1::serve(caller).await;
         }

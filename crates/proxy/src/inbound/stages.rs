@@ -164,8 +164,7 @@ fn tell_forwarding(resolved: &Resolved, head: &Head<'_>, edits: &mut Edits) {
                 value.extend_from_slice(b", ");
             }
         }
-        // Writing into memory does not fail.
-        let _ = write!(value, "{}", resolved.nearest.ip);
+        model::write_ip(value, resolved.nearest.ip);
     });
     let told = head.x_forwarded_proto.filter(|proto| believed && matches!(*proto, b"http" | b"https"));
     edits.set("x-forwarded-proto", |value| value.extend_from_slice(told.unwrap_or(head.scheme.as_str().as_bytes())));

@@ -44,7 +44,7 @@ pub(super) async fn between(
     record: &mut Record,
     mut still_allowed: impl FnMut(&mut Record) -> Result<(), Failure>,
 ) -> bool {
-    let mut interval = Interval::new();
+    let mut interval = Interval::from(worker.now());
     let mut denied = None;
     let mut counted = net::Carried::default();
     let (carried, result) = net::tunnel(caller, app, early, &worker.scratch, |cx, carried| {

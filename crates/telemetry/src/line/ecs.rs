@@ -2,78 +2,78 @@
 
 use model::{Direction, Scope, Version};
 
-use super::object::Object;
+use super::object::{Object, key};
 use super::{Event, Moment, Text, referer};
 use crate::record::Data;
 use crate::settings::{Privacy, QueryPrivacy};
 
 pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, event: Event, data: &Data, port: &str) {
     let mut line = Object::begin(out, "@timestamp", |out| moment.clock.write_iso(out, moment.millis));
-    line.text("ecs.version", b"8.11.0");
-    line.text("event.kind", b"event");
-    line.text("event.category", if data.is_http() { b"web" } else { b"network" });
+    line.text(key!("ecs.version"), b"8.11.0");
+    line.text(key!("event.kind"), b"event");
+    line.text(key!("event.category"), if data.is_http() { b"web" } else { b"network" });
     line.text(
-        "event.type",
+        key!("event.type"),
         match event {
             Event::Start => b"start".as_slice(),
             Event::Interval => b"info",
             _ => b"end",
         },
     );
-    line.text("event.outcome", if data.is_error() { b"failure" } else { b"success" });
+    line.text(key!("event.outcome"), if data.is_error() { b"failure" } else { b"success" });
     let nanos = u64::try_from(moment.took.as_nanos()).unwrap_or(u64::MAX);
-    line.number("event.duration", Some(nanos));
-    line.display("client.ip", privacy.address(data.client.ip));
-    line.number("client.port", data.client.port.filter(|_| privacy.port()).map(u64::from));
-    line.number("client.bytes", Some(data.received));
-    line.text("client.geo.country_iso_code", data.country.as_ref().map_or(b"", |code| code.as_str().as_bytes()));
-    line.text("client.geo.region_iso_code", data.text(Text::Region));
-    line.text("client.geo.city_name", data.text(Text::City));
+    line.number(key!("event.duration"), Some(nanos));
+    line.address(key!("client.ip"), privacy.address(data.client.ip));
+    line.number(key!("client.port"), data.client.port.filter(|_| privacy.port()).map(u64::from));
+    line.number(key!("client.bytes"), Some(data.received));
+    line.text(key!("client.geo.country_iso_code"), data.country.as_ref().map_or(b"", |code| code.as_str().as_bytes()));
+    line.text(key!("client.geo.region_iso_code"), data.text(Text::Region));
+    line.text(key!("client.geo.city_name"), data.text(Text::City));
     if data.scope != Scope::Global {
-        line.text("client.geo.name", data.scope.as_str().as_bytes());
+        line.text(key!("client.geo.name"), data.scope.as_str().as_bytes());
     }
-    line.number("client.as.number", data.asn.map(u64::from));
-    line.text("client.as.organization.name", data.text(Text::Organization));
-    line.display("source.ip", privacy.address(data.peer_ip()));
-    line.text("tls.client.x509.alternative_names", data.text(Text::Identity));
-    line.text("http.request.method", data.text(Text::Method));
-    line.text("url.path", data.text(Text::Path));
+    line.number(key!("client.as.number"), data.asn.map(u64::from));
+    line.text(key!("client.as.organization.name"), data.text(Text::Organization));
+    line.address(key!("source.ip"), privacy.address(data.peer_ip()));
+    line.text(key!("tls.client.x509.alternative_names"), data.text(Text::Identity));
+    line.text(key!("http.request.method"), data.text(Text::Method));
+    line.text(key!("url.path"), data.text(Text::Path));
     if privacy.query == QueryPrivacy::Full && data.has_query() {
-        line.text("url.query", data.text(Text::Query));
+        line.text(key!("url.query"), data.text(Text::Query));
     }
-    line.text("url.domain", data.text(Text::Authority));
-    line.text("http.version", data.version.map_or("", Version::as_str).as_bytes());
-    line.number("http.response.status_code", data.status_told(event).map(u64::from));
-    line.number("http.request.body.bytes", Some(data.received));
-    line.number("http.response.body.bytes", Some(data.sent));
-    line.text("user_agent.original", data.text(Text::UserAgent));
-    line.text("http.request.referrer", referer(data, privacy));
-    line.text("http.request.id", data.text(Text::RequestId));
-    line.hex("trace.id", data.trace.as_ref().map(|(trace, _)| &trace[..]));
+    line.text(key!("url.domain"), data.text(Text::Authority));
+    line.text(key!("http.version"), data.version.map_or("", Version::as_str).as_bytes());
+    line.number(key!("http.response.status_code"), data.status_told(event).map(u64::from));
+    line.number(key!("http.request.body.bytes"), Some(data.received));
+    line.number(key!("http.response.body.bytes"), Some(data.sent));
+    line.text(key!("user_agent.original"), data.text(Text::UserAgent));
+    line.text(key!("http.request.referrer"), referer(data, privacy));
+    line.text(key!("http.request.id"), data.text(Text::RequestId));
+    line.hex(key!("trace.id"), data.trace.as_ref().map(|(trace, _)| &trace[..]));
     if let Some(enforced) = data.denied {
-        line.text("event.action", if enforced { b"denied" } else { b"would_deny" });
-        line.text("rule.name", data.text(Text::Rule));
+        line.text(key!("event.action"), if enforced { b"denied" } else { b"would_deny" });
+        line.text(key!("rule.name"), data.text(Text::Rule));
     }
     match data.direction {
-        Direction::Inbound => line.text("observer.ingress.interface.name", port.as_bytes()),
+        Direction::Inbound => line.text(key!("observer.ingress.interface.name"), port.as_bytes()),
         Direction::Outbound => {
-            line.text("network.direction", b"outbound");
-            line.text("observer.egress.interface.name", port.as_bytes());
+            line.text(key!("network.direction"), b"outbound");
+            line.text(key!("observer.egress.interface.name"), port.as_bytes());
         }
     }
     if let Some((addr, mtls)) = data.upstream {
-        line.display("destination.ip", Some(addr.ip()));
-        line.number("destination.port", Some(u64::from(addr.port())));
-        line.text("labels.upstream_tls", if mtls { b"mtls" } else { b"disabled" });
+        line.address(key!("destination.ip"), Some(addr.ip()));
+        line.number(key!("destination.port"), Some(u64::from(addr.port())));
+        line.text(key!("labels.upstream_tls"), if mtls { b"mtls" } else { b"disabled" });
     }
-    line.text("labels.retry_reasons", data.text(Text::RetryReasons));
+    line.text(key!("labels.retry_reasons"), data.text(Text::RetryReasons));
     if data.over_budget {
-        line.text("labels.retry_refused", b"over_budget");
+        line.text(key!("labels.retry_refused"), b"over_budget");
     }
-    line.display("labels.ejected", data.ejected);
-    line.text("labels.ejected_reason", data.text(Text::EjectedFor));
-    line.text("labels.tls_alpn", data.text(Text::Alpn));
-    line.text("error.type", data.cause.map_or("", model::Cause::label).as_bytes());
-    line.text("error.message", data.text(Text::Detail));
+    line.display(key!("labels.ejected"), data.ejected);
+    line.text(key!("labels.ejected_reason"), data.text(Text::EjectedFor));
+    line.text(key!("labels.tls_alpn"), data.text(Text::Alpn));
+    line.text(key!("error.type"), data.cause.map_or("", model::Cause::label).as_bytes());
+    line.text(key!("error.message"), data.text(Text::Detail));
     line.end();
 }

@@ -1,9 +1,21 @@
 //! A JSON object written key by key.
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::escape;
+
+/// A member's name with all that stands before its value, put together when the program is built: see [`key!`].
+#[derive(Clone, Copy)]
+pub(super) struct Key(pub(super) &'static str);
+
+macro_rules! key {
+    ($name:literal) => {
+        $crate::line::object::Key(concat!(",\"", $name, "\":"))
+    };
+}
+pub(super) use key;
 
 /// Appends `{"key":value,...}`; absent values leave no key.
 pub(super) struct Object<'o> {
@@ -21,14 +33,12 @@ impl<'o> Object<'o> {
         Self { out }
     }
 
-    fn key(&mut self, key: &'static str) {
-        self.out.extend_from_slice(b",\"");
-        self.out.extend_from_slice(key.as_bytes());
-        self.out.extend_from_slice(b"\":");
+    fn key(&mut self, key: Key) {
+        self.out.extend_from_slice(key.0.as_bytes());
     }
 
     /// A text; none where it is empty.
-    pub(super) fn text(&mut self, key: &'static str, value: &[u8]) {
+    pub(super) fn text(&mut self, key: Key, value: &[u8]) {
         if !value.is_empty() {
             self.key(key);
             self.out.push(b'"');
@@ -37,8 +47,18 @@ impl<'o> Object<'o> {
         }
     }
 
+    /// An address.
+    pub(super) fn address(&mut self, key: Key, ip: Option<IpAddr>) {
+        if let Some(ip) = ip {
+            self.key(key);
+            self.out.push(b'"');
+            model::write_ip(self.out, ip);
+            self.out.push(b'"');
+        }
+    }
+
     /// A value whose text needs no escape.
-    pub(super) fn display(&mut self, key: &'static str, value: Option<impl std::fmt::Display>) {
+    pub(super) fn display(&mut self, key: Key, value: Option<impl std::fmt::Display>) {
         if let Some(value) = value {
             self.key(key);
             // Writing into memory does not fail.
@@ -47,7 +67,7 @@ impl<'o> Object<'o> {
     }
 
     /// A whole number.
-    pub(super) fn number(&mut self, key: &'static str, value: Option<u64>) {
+    pub(super) fn number(&mut self, key: Key, value: Option<u64>) {
         if let Some(value) = value {
             self.key(key);
             self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
@@ -55,7 +75,7 @@ impl<'o> Object<'o> {
     }
 
     /// A duration in seconds, to the microsecond.
-    pub(super) fn seconds(&mut self, key: &'static str, value: Option<Duration>) {
+    pub(super) fn seconds(&mut self, key: Key, value: Option<Duration>) {
         if let Some(value) = value {
             self.key(key);
             seconds(self.out, value);
@@ -63,7 +83,7 @@ impl<'o> Object<'o> {
     }
 
     /// Bytes in lower-case hexadecimal.
-    pub(super) fn hex(&mut self, key: &'static str, value: Option<&[u8]>) {
+    pub(super) fn hex(&mut self, key: Key, value: Option<&[u8]>) {
         if let Some(value) = value {
             self.key(key);
             self.out.push(b'"');

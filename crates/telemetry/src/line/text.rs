@@ -12,8 +12,7 @@ use crate::settings::{Privacy, QueryPrivacy};
 
 pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, data: &Data) {
     match privacy.address(data.client.ip) {
-        // Writing into memory does not fail.
-        Some(ip) => drop(write!(out, "{ip}")),
+        Some(ip) => model::write_ip(out, ip),
         None => out.push(b'-'),
     }
     out.extend_from_slice(b" - ");
@@ -62,6 +61,7 @@ pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, d
     out.push(b' ');
     out.extend_from_slice(data.cause.map_or("-", model::Cause::label).as_bytes());
     if let Some((addr, mtls)) = data.upstream {
+        // Writing into memory does not fail.
         let _ = write!(out, " {addr} {}", if mtls { "mtls" } else { "disabled" });
     }
 }

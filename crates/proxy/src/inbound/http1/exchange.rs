@@ -29,13 +29,13 @@ pub(super) struct Exchange<'c> {
     pub(super) port: &'c Port,
     pub(super) record: &'c mut Record,
     pub(super) app: Link,
-    pub(super) tries: Tries,
-    pub(super) attempt: Try,
+    pub(super) tries: &'c mut Tries,
+    pub(super) attempt: &'c Try,
     /// The request is kept until the answer's head is there: its status may ask for another try.
     keeps_request: bool,
     /// Bytes from the app, read and not yet understood.
     pub(super) outbox: Buffer,
-    pub(super) request: Pump,
+    pub(super) request: &'c mut Pump,
     /// The app no longer takes the request; its answer may have come before.
     pub(super) request_broken: bool,
     pub(super) method: Method,
@@ -79,11 +79,12 @@ impl<'c> Exchange<'c> {
         caller: &'c mut Caller,
         port: &'c Port,
         record: &'c mut Record,
-        (tries, attempt): (Tries, Try),
+        (tries, attempt): (&'c mut Tries, &'c Try),
         app: Link,
-        request: Pump,
+        request: &'c mut Pump,
         method: Method,
     ) -> Self {
+        let interval = Interval::from(caller.worker.now());
         Self {
             caller,
             port,
@@ -98,7 +99,7 @@ impl<'c> Exchange<'c> {
             method,
             waiting: None,
             patience: None,
-            interval: Interval::new(),
+            interval,
             caller_ended: false,
             streams: false,
         }
@@ -209,7 +210,7 @@ impl<'c> Exchange<'c> {
             let waiting = self.waiting(answer.as_deref());
             if moved || self.waiting != Some(waiting) {
                 self.waiting = Some(waiting);
-                self.patience = self.patience(waiting).map(|patience| Instant::now() + patience);
+                self.patience = self.patience(waiting).map(|patience| self.caller.worker.now() + patience);
             }
             let bound = self.bound(answer.is_some());
             let due = [Some(self.interval.due()), self.patience, bound].into_iter().flatten().min();

@@ -83,39 +83,29 @@ pub(super) async fn forward(caller: &mut Caller, port: &Port, request: Request, 
     let mut response = worker.response_heads.take();
     response.reset();
     loop {
-        let mut attempt = match tries.next(&worker, port).await {
-            Ok(attempt) => attempt,
-            Err(failure) => {
-                tries.tell(record);
-                return refuse_whole(caller, &failure, record, method, body, keep_alive).await;
-            }
-        };
-        let taking = worker.apps.take(&permit, &worker, port, &attempt.to, reuse);
-        let taken = match attempt.connecting(taking).await {
+        let (attempt, taken) = match worker.apps.take(&permit, &worker, port, &mut tries, reuse).await {
             Ok(taken) => taken,
             Err(failure) => {
-                if tries.again(&attempt, Why::of(&failure), true) {
-                    drop(attempt);
-                    tries.pause(&worker).await;
-                    continue;
-                }
                 tries.tell(record);
                 return refuse_whole(caller, &failure, record, method, body, keep_alive).await;
             }
         };
-        attempt.sending();
-        tries.went((taken.link.addr, taken.link.mtls));
         record.app(taken.reused);
-        let mut exchange = Exchange::new(caller, port, record, (tries, attempt), taken.link, pump, method);
+        let mut exchange = Exchange::new(caller, port, record, (&mut tries, &attempt), taken.link, &mut pump, method);
         let answer = Answer { version, keep_alive, wants_upgrade };
         let fetched = answer.fetch(&mut exchange, &mut response).await;
         let whole = exchange.request.is_whole();
         let (failure, why) = match fetched {
             Ok(length) => {
                 let status = response.status();
-                exchange.tries.answered(&exchange.attempt, status);
-                if !exchange.tries.again(&exchange.attempt, Why::Status(status), whole) {
-                    return answer.give(exchange, response, length).await;
+                exchange.tries.answered(&attempt, status);
+                if !exchange.tries.again(&attempt, Why::Status(status), whole) {
+                    let (next, reusable) = answer.give(&mut exchange, response, length).await;
+                    if let Some(kept_for) = reusable {
+                        worker.apps.put(&attempt.to, exchange.app, kept_for, worker.now());
+                    }
+                    worker.give_memory(pump.into_memory());
+                    return next;
                 }
                 (None, Why::Status(status))
             }
@@ -129,12 +119,11 @@ pub(super) async fn forward(caller: &mut Caller, port: &Port, request: Request, 
             }
         };
         if let Some(failure) = failure
-            && !exchange.tries.again(&exchange.attempt, why, whole)
+            && !exchange.tries.again(&attempt, why, whole)
         {
-            return give_up(exchange, &failure, keep_alive).await;
+            return give_up(&mut exchange, &failure, keep_alive).await;
         }
-        let Exchange { tries: after, request, .. } = exchange;
-        (tries, pump) = (after, request);
+        drop((exchange.app, attempt));
         pump.rewind();
         response.reset();
         // Where one kept connection had ended meanwhile, another may have.
@@ -157,7 +146,7 @@ async fn refuse_whole(
 }
 
 /// Answers in the app's stead when it has not answered.
-async fn give_up(mut exchange: Exchange<'_>, failure: &Failure, keep_alive: bool) -> Next {
+async fn give_up(exchange: &mut Exchange<'_>, failure: &Failure, keep_alive: bool) -> Next {
     exchange.tries.tell(exchange.record);
     let close = !exchange.request.is_read() || !keep_alive;
     refuse(exchange.caller, failure, exchange.record, exchange.method == Method::Head, close).await
@@ -202,14 +191,20 @@ impl Answer {
         fail("the app sends informational answers without end")
     }
 
-    /// Sends the final answer, and settles what becomes of both connections.
-    async fn give(self, mut exchange: Exchange<'_>, response: ResponseHead, length: usize) -> Next {
+    /// Sends the final answer, and settles what becomes of both connections: of the app's, for how many seconds it promises to
+    /// keep it, where it can serve another request.
+    async fn give(
+        self,
+        exchange: &mut Exchange<'_>,
+        response: Box<ResponseHead>,
+        length: usize,
+    ) -> (Next, Option<Option<u32>>) {
         let status = response.status();
         exchange.request.never_rewind();
         exchange.tries.tell(exchange.record);
         exchange.record.responded(status);
         if status == 101 {
-            return self.tunnel(exchange, &response, length).await;
+            return (Box::pin(tunnel(exchange, &response, length)).await, None);
         }
         let worker = exchange.caller.worker.clone();
         let keep_alive = self.keep_alive && exchange.request.is_read() && !exchange.caller.is_leaving();
@@ -233,40 +228,36 @@ impl Answer {
                 // Nothing but a reset tells this caller that the answer is not whole.
                 exchange.caller.io.reset_on_close();
             }
-            return Next::Close;
+            return (Next::Close, None);
         }
         exchange.record.finished();
         worker.give_memory(pump.into_memory());
         let request_over = exchange.request.is_read() && !exchange.request.is_blocked() && !exchange.request_broken;
-        // Bytes behind the answer belong to no request of ours: that connection is not to be trusted.
-        if app_stays && request_over && exchange.outbox.is_empty() {
-            worker.apps.put(&exchange.attempt.to, exchange.app, kept_for);
-        }
-        worker.give_memory(exchange.request.into_memory());
-        match (back.close, request_over) {
+        let next = match (back.close, request_over) {
             (false, _) => Next::KeepAlive,
             (true, true) => Next::Close,
             (true, false) => Next::Linger,
-        }
+        };
+        // Bytes behind the answer belong to no request of ours: that connection is not to be trusted.
+        let reusable = app_stays && request_over && exchange.outbox.is_empty();
+        (next, reusable.then_some(kept_for))
     }
+}
 
-    /// The protocols are switched: from here on bytes pass both ways, unseen.
-    async fn tunnel(self, mut exchange: Exchange<'_>, response: &ResponseHead, length: usize) -> Next {
-        let mut head = exchange.caller.worker.take_memory();
-        heads::write_informational(&mut head, response, exchange.outbox.filled());
-        let websocket =
-            response.upgrade(exchange.outbox.filled()).is_some_and(|p| p.eq_ignore_ascii_case(b"websocket"));
-        exchange.record.stream(if websocket { "websocket" } else { "upgrade" });
-        exchange.outbox.consume(length);
-        let limits = h1::Limits::default();
-        let mut pump = Pump::new(head, Body::Empty, &limits, Recode::Plain);
-        if let Err(failure) = exchange.answer_body(&mut pump).await {
-            exchange.record.fail(&failure);
-            return Next::Close;
-        }
-        let Exchange { caller, mut app, mut outbox, record, attempt: _until_the_end, tries: _among_the_open, .. } =
-            exchange;
-        tunnel::carry(caller, &mut app, &mut outbox, record, tunnel::for_good).await;
-        Next::Close
+/// The protocols are switched: from here on bytes pass both ways, unseen.
+async fn tunnel(exchange: &mut Exchange<'_>, response: &ResponseHead, length: usize) -> Next {
+    let mut head = exchange.caller.worker.take_memory();
+    heads::write_informational(&mut head, response, exchange.outbox.filled());
+    let websocket = response.upgrade(exchange.outbox.filled()).is_some_and(|p| p.eq_ignore_ascii_case(b"websocket"));
+    exchange.record.stream(if websocket { "websocket" } else { "upgrade" });
+    exchange.outbox.consume(length);
+    let limits = h1::Limits::default();
+    let mut pump = Pump::new(head, Body::Empty, &limits, Recode::Plain);
+    if let Err(failure) = exchange.answer_body(&mut pump).await {
+        exchange.record.fail(&failure);
+        return Next::Close;
     }
+    let Exchange { caller, app, outbox, record, .. } = exchange;
+    tunnel::carry(caller, app, outbox, record, tunnel::for_good).await;
+    Next::Close
 }

@@ -118,7 +118,7 @@ pub(super) fn note(exchange: &RefCell<(&mut Caller, &mut Record)>, sent: &Sent) 
 
 /// Writes the lines of a request that lives long.
 async fn tell_intervals<T>(exchange: &RefCell<(&mut Caller, &mut Record)>) -> T {
-    let mut interval = Interval::new();
+    let mut interval = Interval::from(Instant::now());
     loop {
         tokio::time::sleep_until(interval.due()).await;
         interval.tell(exchange.borrow_mut().1);

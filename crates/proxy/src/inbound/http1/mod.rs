@@ -7,6 +7,7 @@ mod heads;
 mod http2;
 mod proxy;
 mod pump;
+mod slot;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::config::Port;
 use crate::inbound::caller::{Awaited, Caller, NoBytes};
 use crate::inbound::{disconnected, refusal, stages};
 use crate::outbound::{self, Route};
+pub(crate) use slot::Slot;
 
 /// What becomes of the caller's connection after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +43,9 @@ pub(super) async fn serve(mut caller: Box<Caller>) {
         if caller.inbox.is_empty() && !wait_for_request(&mut caller, &port).await {
             return caller.io.say_goodbye();
         }
-        match Box::pin(one(&mut caller)).await {
+        let next;
+        (caller, next) = slot::run(caller).await;
+        match next {
             Next::KeepAlive => {}
             Next::Close => return caller.io.say_goodbye(),
             Next::Linger => return Box::pin(caller.linger()).await,
@@ -66,7 +70,12 @@ async fn wait_for_request(caller: &mut Caller, port: &Port) -> bool {
 }
 
 /// One request, whose first bytes are there, to its end.
-async fn one(caller: &mut Caller) -> Next {
+async fn one(mut caller: Box<Caller>) -> (Box<Caller>, Next) {
+    let next = serve_one(&mut caller).await;
+    (caller, next)
+}
+
+async fn serve_one(caller: &mut Caller) -> Next {
     let worker = caller.worker.clone();
     // Taken now, not before the wait: what was reloaded meanwhile holds.
     let port = &worker.port(caller.port);
@@ -86,7 +95,7 @@ async fn read_head(
 ) -> Result<(usize, Record), (Failure, Record)> {
     let limits = h1::Limits { head_bytes: port.limits.head_bytes, fields: port.limits.head_fields };
     let record = Record::begin(&caller.worker.telemetry, caller.port, caller.who.peer, stages::client_of(&caller.who));
-    let expires = Instant::now() + port.timeouts.head;
+    let expires = caller.worker.now() + port.timeouts.head;
     loop {
         match head.parse(caller.inbox.filled(), &limits) {
             Ok(Some(length)) => return Ok((length, record)),
@@ -121,7 +130,13 @@ fn count_limit(caller: &Caller, kind: ErrorKind) {
 
 /// Takes a parsed request through the stages, and forwards it. Synchronous up to the first byte sent, so that the head is
 /// read where it was received.
-async fn request(caller: &mut Caller, port: &Arc<Port>, head: RequestHead, length: usize, mut record: Record) -> Next {
+async fn request(
+    caller: &mut Caller,
+    port: &Arc<Port>,
+    head: Box<RequestHead>,
+    length: usize,
+    mut record: Record,
+) -> Next {
     let worker = caller.worker.clone();
     let admitted = {
         let bytes = caller.inbox.filled();

@@ -13,12 +13,11 @@ use super::to_http1::{FromHttp1, response_headers};
 use super::to_http2::FromHttp2;
 use super::upload;
 use super::{Answered, Call};
+use crate::app::Reuse;
 use crate::app::upload::Upload;
-use crate::app::{Reuse, Taken};
 use crate::inbound::tunnel;
 use crate::supervise;
-use crate::tries::{Tries, Try, Why};
-use crate::worker::Worker;
+use crate::tries::Tries;
 
 /// To an app that speaks HTTP/1.1: its `101 Switching Protocols` is the stream's `200`.
 pub(super) async fn to_http1(mut call: Call, mut request: Request<Incoming>, head: Vec<u8>) -> Answered {
@@ -29,7 +28,7 @@ pub(super) async fn to_http1(mut call: Call, mut request: Request<Incoming>, hea
         Ok(tries) => tries,
         Err(failure) => return Err((failure, call)),
     };
-    let (attempt, taken) = match connection(&mut tries, &worker, &call).await {
+    let (attempt, taken) = match worker.apps.take(&call.permit, &worker, &call.port, &mut tries, Reuse::Fresh).await {
         Ok(connected) => connected,
         Err(failure) => {
             tries.tell(&mut call.record);
@@ -55,26 +54,6 @@ pub(super) async fn to_http1(mut call: Call, mut request: Request<Incoming>, hea
     };
     let early = outbox.filled().to_vec();
     Ok(switch((call, tries), protocol, headers, upgrade, async move { Some((app, early)) }))
-}
-
-/// A connection to an app that takes one: what never reached anybody is tried elsewhere.
-async fn connection(tries: &mut Tries, worker: &Worker, call: &Call) -> Result<(Try, Taken), Failure> {
-    loop {
-        let mut attempt = tries.next(worker, &call.port).await?;
-        let taking = worker.apps.take(&call.permit, worker, &call.port, &attempt.to, Reuse::Fresh);
-        match attempt.connecting(taking).await {
-            Ok(taken) => {
-                attempt.sending();
-                tries.went((taken.link.addr, taken.link.mtls));
-                return Ok((attempt, taken));
-            }
-            Err(failure) if tries.again(&attempt, Why::of(&failure), true) => {
-                drop(attempt);
-                tries.pause(worker).await;
-            }
-            Err(failure) => return Err(failure),
-        }
-    }
 }
 
 /// To an app that speaks HTTP/2 and has extended CONNECT enabled: stream to stream.

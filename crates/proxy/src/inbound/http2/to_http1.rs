@@ -34,22 +34,10 @@ pub(super) async fn forward(mut call: Call, request: Request<Incoming>, head: Ve
     let mut reuse = if idempotent { Reuse::Any } else { Reuse::Fresh };
     loop {
         let worker = call.worker().clone();
-        let mut attempt = match tries.next(&worker, &call.port).await {
-            Ok(attempt) => attempt,
-            Err(failure) => return Err(told(failure, tries, call)),
-        };
-        let taking = worker.apps.take(&call.permit, &worker, &call.port, &attempt.to, reuse);
-        let taken = match attempt.connecting(taking).await {
+        let (attempt, taken) = match worker.apps.take(&call.permit, &worker, &call.port, &mut tries, reuse).await {
             Ok(taken) => taken,
-            Err(failure) if tries.again(&attempt, Why::of(&failure), true) => {
-                drop(attempt);
-                tries.pause(&worker).await;
-                continue;
-            }
             Err(failure) => return Err(told(failure, tries, call)),
         };
-        attempt.sending();
-        tries.went((taken.link.addr, taken.link.mtls));
         call.record.app(taken.reused);
         let mut exchange = FromHttp1::new(call, (tries, attempt), taken.link, upload);
         let answered = exchange.answer_head(method).await;
@@ -132,6 +120,7 @@ enum UploadState {
 
 impl FromHttp1 {
     pub(super) fn new(call: Call, (tries, attempt): (Tries, Try), app: Link, upload: Upload) -> Self {
+        let interval = Interval::from(call.worker().now());
         Self {
             call,
             tries,
@@ -145,7 +134,7 @@ impl FromHttp1 {
             reusable: false,
             keep_alive: None,
             deadline: Deadline::new(),
-            interval: Interval::new(),
+            interval,
             bound: None,
             over: false,
         }
@@ -153,7 +142,7 @@ impl FromHttp1 {
 
     /// Sends the request and reads until the final answer's head is there. Informational answers are dropped: the library
     /// cannot send them.
-    pub(super) async fn answer_head(&mut self, method: h1::Method) -> Result<(ResponseHead, usize), NoAnswer> {
+    pub(super) async fn answer_head(&mut self, method: h1::Method) -> Result<(Box<ResponseHead>, usize), NoAnswer> {
         let limits =
             h1::Limits { head_bytes: self.call.port.limits.head_bytes, fields: self.call.port.limits.head_fields };
         let mut head = self.call.worker().response_heads.take();
@@ -222,7 +211,7 @@ impl FromHttp1 {
         let pushed = self.upload.poll(cx, app, &mut self.call);
         if self.upload.moved() {
             // Patience for the answer begins when the app has the whole request; a caller that stalls has its own bound.
-            self.deadline.set(Some(Instant::now() + self.call.port.timeouts.body));
+            self.deadline.set(Some(self.call.worker().now() + self.call.port.timeouts.body));
         }
         match pushed {
             Poll::Pending => return Ok(()),
@@ -230,7 +219,8 @@ impl FromHttp1 {
             Poll::Ready(Err(Cause::ClientDisconnected)) => return Err(Cause::ClientDisconnected),
             Poll::Ready(Err(_)) => self.upload_state = UploadState::Refused,
         }
-        self.deadline.set(self.call.port.timeouts.response.filter(|_| !self.call.grpc).map(|t| Instant::now() + t));
+        let response = self.call.port.timeouts.response.filter(|_| !self.call.grpc);
+        self.deadline.set(response.map(|within| self.call.worker().now() + within));
         Ok(())
     }
 
@@ -272,7 +262,7 @@ impl FromHttp1 {
     }
 
     /// The answer as hyper sends it, with the rest of it behind.
-    pub(super) fn into_response(mut self, (head, length): (ResponseHead, usize)) -> Response<Answer> {
+    pub(super) fn into_response(mut self, (head, length): (Box<ResponseHead>, usize)) -> Response<Answer> {
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::from_u16(head.status()).unwrap_or(StatusCode::BAD_GATEWAY);
         *response.headers_mut() = response_headers(&head, self.outbox.filled());
@@ -398,7 +388,7 @@ impl FromHttp1 {
         self.call.record.finished();
         let clean = self.reusable && self.outbox.is_empty() && self.upload_state == UploadState::Done;
         if let Some(app) = self.app.take().filter(|_| clean) {
-            self.call.worker().apps.put(&self.attempt.to, app, self.keep_alive);
+            self.call.worker().apps.put(&self.attempt.to, app, self.keep_alive, self.call.worker().now());
         }
         let memory = self.upload.take_memory();
         self.call.worker().give_memory(memory);

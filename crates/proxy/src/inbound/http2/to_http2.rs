@@ -94,7 +94,7 @@ impl FromHttp2 {
         if response.body().is_end_stream() {
             call.record.finished();
         }
-        let (deadline, interval) = (Deadline::new(), Interval::new());
+        let (deadline, interval) = (Deadline::new(), Interval::from(Instant::now()));
         let _until_the_end = (tries, guard);
         response.map(|body| {
             Answer::Http2(Box::new(Self {
