@@ -11,6 +11,8 @@ use crate::measure;
 use crate::peers::{Kind, Peer, Setup};
 use crate::table::{Cell, Row, Table};
 
+/// The countries that the outrigger carries with it: of their pages only those that were looked at are in memory.
+static GEO_TABLE: &[u8] = include_bytes!("../../crates/geo/data/country.bin");
 /// Idle connections opened, as far as file descriptors go.
 const IDLE: [usize; 2] = [2_000, 20_000];
 /// How long a single connection may wait for its answer.
@@ -23,7 +25,7 @@ pub(crate) fn measure(peers: &[Peer], dir: &Path, table: &mut Table) -> Fallible
     let room = usize::try_from(room / 2).unwrap_or(usize::MAX).saturating_sub(1000);
     let client = &Client::new(dir, "direct", Group::X25519)?;
     for (name, tls) in [("", None), (" of mutual TLS", Some(client))] {
-        let mut alone = Vec::new();
+        let (mut alone, mut geo) = (Vec::new(), Vec::new());
         let mut with: Vec<(usize, Row, Row)> =
             IDLE.iter().map(|count| ((*count).min(room), Row::new(), Row::new())).collect();
         for peer in peers.iter().filter(|peer| tls.is_none() || peer.kind != Kind::Relay) {
@@ -37,6 +39,8 @@ pub(crate) fn measure(peers: &[Peer], dir: &Path, table: &mut Table) -> Fallible
             let mut held = open(1)?;
             let before = measure::memory(&running.pids());
             alone.push((peer.kind, Cell::of([before as f64 / 1024.0])));
+            let table = running.pids().into_iter().find_map(|pid| measure::resident(pid, GEO_TABLE));
+            geo.extend(table.map(|kib| (peer.kind, Cell::of([kib as f64 / 1024.0]))));
             // Each on top of the last, so that no memory freed in between is counted twice or not at all.
             for (count, whole, each) in &mut with {
                 held.extend(open(count.saturating_sub(held.len()))?);
@@ -47,6 +51,7 @@ pub(crate) fn measure(peers: &[Peer], dir: &Path, table: &mut Table) -> Fallible
             }
         }
         table.row(&format!("resident with 1 connection{name}, MiB"), alone);
+        table.row(&format!("of it the geo table{name}, MiB"), geo);
         for (count, whole, each) in with {
             table.row(&format!("resident with {count} idle connections{name}, MiB"), whole);
             table.row(&format!("each of {count} idle connections{name}, KiB"), each);
