@@ -20,30 +20,20 @@ use crate::supervise;
 use crate::tries::Tries;
 
 /// To an app that speaks HTTP/1.1: its `101 Switching Protocols` is the stream's `200`.
-pub(super) async fn to_http1(mut call: Call, mut request: Request<Incoming>, head: Vec<u8>) -> Answered {
+pub(super) async fn to_http1(call: Call, mut request: Request<Incoming>, head: Vec<u8>) -> Answered {
     let upgrade = hyper::upgrade::on(&mut request);
     let protocol = protocol_of(&request);
-    let worker = call.worker().clone();
-    let mut tries = match Tries::begin(&call.port, call.target.clone(), false) {
-        Ok(tries) => tries,
-        Err(failure) => return Err((failure, call)),
-    };
-    let (attempt, taken) = match worker.apps.take(&call.permit, &worker, &call.port, &mut tries, Reuse::Fresh).await {
-        Ok(connected) => connected,
-        Err(failure) => {
-            tries.tell(&mut call.record);
-            return Err((failure, call));
-        }
-    };
-    call.record.app(taken.reused);
-    let mut exchange = FromHttp1::new(call, (tries, attempt), taken.link, upload::Upload::new(head, request, 0));
+    let mut exchange = FromHttp1::begin(call, false, |_| upload::Upload::new(head, request, 0))?;
+    if let Err(failure) = exchange.connect(Reuse::Fresh).await {
+        return Err(exchange.told(failure));
+    }
     let (answer, length) = match exchange.answer_head(h1::Method::Get).await {
         Ok(answer) => answer,
-        Err(no_answer) => return Err((exchange.failed(no_answer), exchange.into_parts().0)),
+        Err(no_answer) => return Err(exchange.failed(no_answer)),
     };
     exchange.answered(answer.status());
     if answer.status() != 101 {
-        return Ok(exchange.into_response((answer, length)));
+        return Ok(exchange.into_response(answer, length));
     }
     let mut headers = response_headers(&answer, exchange.head_bytes());
     headers.remove(header::SEC_WEBSOCKET_ACCEPT);

@@ -10,13 +10,14 @@ mod upload;
 
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::{Future, poll_fn, ready};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -75,7 +76,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         let connection = &self.connection;
         connection.open.set(connection.open.get() - 1);
-        connection.quiet_since.set(Instant::now());
+        connection.quiet_since.set(connection.worker.now());
     }
 }
 
@@ -114,8 +115,7 @@ pub(super) async fn serve(caller: Box<Caller>, port: Arc<Port>) {
     });
     let service = {
         let (connection, limit) = (connection.clone(), port.limits.streams);
-        // In a box, or each of the moves by which the library makes a task of it would copy the whole of it.
-        service_fn(move |request| Box::pin(handle(Stream::open(&connection, limit), request)))
+        service_fn(move |request| handle(Stream::open(&connection, limit), request))
     };
     let (corked, cork) = net::cork(inbox, io);
     let serving = http2::Builder::new(Tasks(connection.clone()))
@@ -182,8 +182,11 @@ fn poll_idle(
     deadline.poll_expired(cx).is_ready() && idle_at <= Instant::now()
 }
 
-/// One request: through the stages, and to the app in the protocol it speaks.
-async fn handle(stream: Stream, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
+/// What the library makes a task of for each stream; in a box, or the moves on the way there would copy the whole of it.
+type Handling = Pin<Box<dyn Future<Output = Result<Response<Answer>, Infallible>>>>;
+
+/// One request: through the stages at once, then to the app in the protocol it speaks.
+fn handle(stream: Stream, request: Request<Incoming>) -> Handling {
     let connection = stream.connection.clone();
     let worker = &connection.worker;
     let port = worker.port(connection.port);
@@ -219,19 +222,23 @@ async fn handle(stream: Stream, request: Request<Incoming>) -> Result<Response<A
     };
     let (permit, route, grpc, upgrade, outgoing) = match admitted {
         Ok(admitted) => admitted,
-        Err(failure) => return Ok(answer::refuse(&failure, record, is_head, stream)),
+        Err(failure) => return Box::pin(ready(Ok(answer::refuse(&failure, record, is_head, stream)))),
     };
     let call = Call { stream, record, port: route.port, target: route.target, permit, grpc };
-    let answered = match (outgoing, upgrade) {
-        (Outgoing::Http1(head), false) => to_http1::forward(call, request, head).await,
-        // These are two and three times as large.
-        (Outgoing::Http1(head), true) => Box::pin(connect::to_http1(call, request, head)).await,
-        (Outgoing::Http2(headers), false) => Box::pin(to_http2::forward(call, request, headers)).await,
-        (Outgoing::Http2(headers), true) => Box::pin(connect::to_http2(call, request, headers)).await,
-    };
-    let response =
-        answered.unwrap_or_else(|(failure, call)| answer::refuse(&failure, call.record, is_head, call.stream));
-    Ok(response)
+    match (outgoing, upgrade) {
+        (Outgoing::Http1(head), false) => settled(to_http1::forward(call, request, head), is_head),
+        (Outgoing::Http1(head), true) => settled(connect::to_http1(call, request, head), is_head),
+        (Outgoing::Http2(headers), false) => settled(to_http2::forward(call, request, headers), is_head),
+        (Outgoing::Http2(headers), true) => settled(connect::to_http2(call, request, headers), is_head),
+    }
+}
+
+/// A failed call is answered in the app's stead.
+fn settled(answered: impl Future<Output = Answered> + 'static, is_head: bool) -> Handling {
+    Box::pin(answered.map(move |answered| {
+        let refuse = |(failure, call): (Failure, Call)| answer::refuse(&failure, call.record, is_head, call.stream);
+        Ok(answered.unwrap_or_else(refuse))
+    }))
 }
 
 /// The head as the app gets it, in the protocol it speaks.

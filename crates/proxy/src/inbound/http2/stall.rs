@@ -50,7 +50,7 @@ pub(super) async fn watched(
     let mut stream = pin!(stream);
     let mut deadline = Deadline::new();
     poll_fn(|cx| {
-        if stream.as_mut().poll(cx).is_ready() {
+        if telemetry.turn(|| stream.as_mut().poll(cx)).is_ready() {
             return std::task::Poll::Ready(());
         }
         let moved = watch.moved.take();

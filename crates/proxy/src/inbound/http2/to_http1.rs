@@ -23,56 +23,43 @@ use crate::inbound::interval::Interval;
 use crate::tries::{Tries, Try, Why};
 
 /// Forwards a request whose head is written already.
-pub(super) async fn forward(mut call: Call, request: Request<Incoming>, head: Vec<u8>) -> Answered {
+pub(super) fn forward(call: Call, request: Request<Incoming>, head: Vec<u8>) -> impl Future<Output = Answered> {
     let method = method_of(request.method());
     let idempotent = request.method().is_idempotent();
-    let mut tries = match Tries::begin(&call.port, call.target.clone(), idempotent) {
-        Ok(tries) => tries,
-        Err(failure) => return Err((failure, call)),
-    };
-    let mut upload = Upload::new(head, request, tries.replayed());
-    let mut reuse = if idempotent { Reuse::Any } else { Reuse::Fresh };
-    loop {
-        let worker = call.worker().clone();
-        let (attempt, taken) = match worker.apps.take(&call.permit, &worker, &call.port, &mut tries, reuse).await {
-            Ok(taken) => taken,
-            Err(failure) => return Err(told(failure, tries, call)),
-        };
-        call.record.app(taken.reused);
-        let mut exchange = FromHttp1::new(call, (tries, attempt), taken.link, upload);
-        let answered = exchange.answer_head(method).await;
-        let whole = exchange.upload.is_whole();
-        let (failure, why) = match answered {
-            Ok(response) => {
-                let status = response.0.status();
-                exchange.tries.answered(&exchange.attempt, status);
-                if !exchange.tries.again(&exchange.attempt, Why::Status(status), whole) {
-                    exchange.tries.tell(&mut exchange.call.record);
-                    return Ok(exchange.into_response(response));
+    let begun = FromHttp1::begin(call, idempotent, |replayed| Upload::new(head, request, replayed));
+    async move {
+        let mut exchange = begun?;
+        let mut reuse = if idempotent { Reuse::Any } else { Reuse::Fresh };
+        loop {
+            let reused = match exchange.connect(reuse).await {
+                Ok(reused) => reused,
+                Err(failure) => return Err(exchange.told(failure)),
+            };
+            let answered = exchange.answer_head(method).await;
+            let whole = exchange.upload.is_whole();
+            let (failure, why) = match answered {
+                Ok((head, length)) => {
+                    let why = Why::Status(head.status());
+                    exchange.learn(head.status());
+                    if !exchange.again(why, whole) {
+                        exchange.tries.tell(&mut exchange.call.record);
+                        return Ok(exchange.into_response(head, length));
+                    }
+                    (None, why)
                 }
-                (None, Why::Status(status))
+                Err(NoAnswer { failure, closed }) => {
+                    let why = if closed && reused { Why::Stale } else { Why::of(&failure) };
+                    (Some(failure), why)
+                }
+            };
+            if let Some(failure) = failure.filter(|_| !exchange.again(why, whole)) {
+                return Err(exchange.told(failure));
             }
-            Err(NoAnswer { failure, closed }) => {
-                let why = if closed && taken.reused { Why::Stale } else { Why::of(&failure) };
-                (Some(failure), why)
-            }
-        };
-        let refused = failure.filter(|_| !exchange.tries.again(&exchange.attempt, why, whole));
-        (call, tries, upload) = (exchange.call, exchange.tries, exchange.upload);
-        if let Some(failure) = refused {
-            return Err(told(failure, tries, call));
+            exchange.rewind();
+            reuse = if why == Why::Stale { Reuse::No } else { reuse };
+            exchange.tries.pause(exchange.call.worker()).await;
         }
-        upload.rewind();
-        reuse = if why == Why::Stale { Reuse::No } else { reuse };
-        drop((exchange.attempt, exchange.app));
-        tries.pause(&worker).await;
     }
-}
-
-/// A call that failed, its record told of all tries.
-fn told(failure: Failure, mut tries: Tries, mut call: Call) -> (Failure, Call) {
-    tries.tell(&mut call.record);
-    (failure, call)
 }
 
 fn method_of(method: &Method) -> h1::Method {
@@ -94,7 +81,8 @@ pub(super) struct NoAnswer {
 pub(super) struct FromHttp1 {
     call: Call,
     tries: Tries,
-    attempt: Try,
+    /// The try under way, and its connection.
+    attempt: Option<Try>,
     app: Option<Link>,
     outbox: Buffer,
     upload: Upload,
@@ -119,15 +107,27 @@ enum UploadState {
 }
 
 impl FromHttp1 {
-    pub(super) fn new(call: Call, (tries, attempt): (Tries, Try), app: Link, upload: Upload) -> Self {
+    /// Begins a request, which its body sends; in a box, for it is to become the answer's body and move no more.
+    ///
+    /// # Errors
+    /// As many are under way to the service as may be.
+    pub(super) fn begin(
+        call: Call,
+        idempotent: bool,
+        upload: impl FnOnce(usize) -> Upload,
+    ) -> Result<Box<Self>, (Failure, Call)> {
+        let tries = match Tries::begin(&call.port, call.target.clone(), idempotent) {
+            Ok(tries) => tries,
+            Err(failure) => return Err((failure, call)),
+        };
         let interval = Interval::from(call.worker().now());
-        Self {
+        Ok(Box::new(Self {
+            upload: upload(tries.replayed()),
             call,
             tries,
-            attempt,
-            app: Some(app),
+            attempt: None,
+            app: None,
             outbox: Buffer::default(),
-            upload,
             upload_state: UploadState::Going,
             decoder: None,
             length: None,
@@ -137,7 +137,47 @@ impl FromHttp1 {
             interval,
             bound: None,
             over: false,
+        }))
+    }
+
+    /// Takes a connection for the next try; whether an earlier request used it.
+    ///
+    /// # Errors
+    /// There is none to be had.
+    pub(super) async fn connect(&mut self, reuse: Reuse) -> Result<bool, Failure> {
+        let worker = self.call.worker().clone();
+        let taking = worker.apps.take(&self.call.permit, &worker, &self.call.port, &mut self.tries, reuse);
+        let (attempt, taken) = taking.await?;
+        self.call.record.app(taken.reused);
+        (self.attempt, self.app) = (Some(attempt), Some(taken.link));
+        Ok(taken.reused)
+    }
+
+    /// Has the endpoint's state learn from an answer.
+    fn learn(&mut self, status: u16) {
+        if let Some(attempt) = &self.attempt {
+            self.tries.answered(attempt, status);
         }
+    }
+
+    /// Whether there is another try: see [`Tries::again`].
+    fn again(&mut self, why: Why, whole: bool) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| self.tries.again(attempt, why, whole))
+    }
+
+    /// Begins again, on another connection: this one's try is over.
+    fn rewind(&mut self) {
+        (self.attempt, self.app) = (None, None);
+        self.outbox = Buffer::default();
+        self.upload.rewind();
+        self.upload_state = UploadState::Going;
+        self.deadline = Deadline::new();
+    }
+
+    /// The call, its record told of all tries, with what it failed of.
+    pub(super) fn told(mut self: Box<Self>, failure: Failure) -> (Failure, Call) {
+        self.tries.tell(&mut self.call.record);
+        (failure, self.call)
     }
 
     /// Sends the request and reads until the final answer's head is there. Informational answers are dropped: the library
@@ -188,12 +228,13 @@ impl FromHttp1 {
                 Poll::Pending => break,
             }
         }
-        if let Some(bound) = self.attempt.deadline {
+        let bound = self.attempt.as_ref().and_then(|attempt| attempt.deadline);
+        if let Some(bound) = bound {
             let due = self.deadline.at().map_or(bound, |at| at.min(bound));
             self.deadline.set(Some(due));
         }
         match self.deadline.poll_expired(cx) {
-            Poll::Ready(()) if self.attempt.deadline.is_some_and(|bound| bound <= Instant::now()) => {
+            Poll::Ready(()) if bound.is_some_and(|bound| bound <= Instant::now()) => {
                 fail(Cause::AppTimeout, "no answer within the timeout of a try")
             }
             Poll::Ready(()) if self.upload_state == UploadState::Going => {
@@ -236,20 +277,20 @@ impl FromHttp1 {
 
     /// Has the record tell how the app answered a request that is sent once.
     pub(super) fn answered(&mut self, status: u16) {
-        self.tries.answered(&self.attempt, status);
+        self.learn(status);
         self.tries.tell(&mut self.call.record);
     }
 
     /// The same where it did not.
-    pub(super) fn failed(&mut self, no_answer: NoAnswer) -> Failure {
-        self.tries.again(&self.attempt, Why::of(&no_answer.failure), false);
-        self.tries.tell(&mut self.call.record);
-        no_answer.failure
+    pub(super) fn failed(mut self: Box<Self>, no_answer: NoAnswer) -> (Failure, Call) {
+        self.again(Why::of(&no_answer.failure), false);
+        self.told(no_answer.failure)
     }
 
     /// What an upgraded connection needs: the call, the socket, and what was read from it.
-    pub(super) fn into_parts(self) -> (Call, Option<Link>, Buffer, (Tries, Try)) {
-        (self.call, self.app, self.outbox, (self.tries, self.attempt))
+    pub(super) fn into_parts(self: Box<Self>) -> (Call, Option<Link>, Buffer, (Tries, Option<Try>)) {
+        let Self { call, app, outbox, tries, attempt, .. } = *self;
+        (call, app, outbox, (tries, attempt))
     }
 
     /// Drops an answer's head from what was read.
@@ -262,7 +303,7 @@ impl FromHttp1 {
     }
 
     /// The answer as hyper sends it, with the rest of it behind.
-    pub(super) fn into_response(mut self, (head, length): (Box<ResponseHead>, usize)) -> Response<Answer> {
+    pub(super) fn into_response(mut self: Box<Self>, head: Box<ResponseHead>, length: usize) -> Response<Answer> {
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::from_u16(head.status()).unwrap_or(StatusCode::BAD_GATEWAY);
         *response.headers_mut() = response_headers(&head, self.outbox.filled());
@@ -289,7 +330,7 @@ impl FromHttp1 {
         if over {
             self.finish();
         }
-        response.map(|()| Answer::Http1(Box::new(self)))
+        response.map(|()| Answer::Http1(self))
     }
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
@@ -387,8 +428,8 @@ impl FromHttp1 {
         self.over = true;
         self.call.record.finished();
         let clean = self.reusable && self.outbox.is_empty() && self.upload_state == UploadState::Done;
-        if let Some(app) = self.app.take().filter(|_| clean) {
-            self.call.worker().apps.put(&self.attempt.to, app, self.keep_alive, self.call.worker().now());
+        if let (Some(app), Some(attempt)) = (self.app.take().filter(|_| clean), &self.attempt) {
+            self.call.worker().apps.put(&attempt.to, app, self.keep_alive, self.call.worker().now());
         }
         let memory = self.upload.take_memory();
         self.call.worker().give_memory(memory);
