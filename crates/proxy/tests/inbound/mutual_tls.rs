@@ -507,17 +507,16 @@ async fn a_storm_of_handshakes_starves_no_open_connection() {
         std::io::Write::write_all(&mut tcp, &hello).unwrap();
     }
     let answered = || storm.iter().filter(|tcp| matches!(tcp.peek(&mut [0]), Ok(1))).count();
-    // A request takes its turn between two handshakes' steps, not behind all of them.
-    let (mut worst, mut last) = (0, 0);
+    // A request takes its turn between two handshakes' steps, not behind all of them. Counted is how many are answered before
+    // the storm is over: behind it, that would be none.
+    let (begun, mut during) = (answered(), 0);
     for _ in 0..20 {
-        let before = answered();
         open.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         open.answer().await;
-        last = answered();
-        worst = worst.max(last - before);
+        during += usize::from(answered() < storm.len());
     }
-    assert!(worst < 40, "{worst} handshakes' steps went before one request");
-    assert!(last > 0, "the storm was over before it began");
+    assert!(begun < storm.len(), "the storm was over before it began");
+    assert!(during >= 5, "only {during} requests were answered during the storm");
 }
 
 #[tokio::test]
