@@ -45,10 +45,10 @@ pub enum Tls {
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
     /// The sidecar's image
-    #[arg(long, env = "OUTRIGGER_IMAGE", default_value = "outrigger:latest")]
+    #[arg(long, env = "OUTRIGGER_IMAGE", default_value = concat!("outrigger:", env!("CARGO_PKG_VERSION")))]
     pub image: String,
     /// The image that runs `outrigger init` with mode transparent
-    #[arg(long, env = "OUTRIGGER_INIT_IMAGE", default_value = "outrigger-init:latest")]
+    #[arg(long, env = "OUTRIGGER_INIT_IMAGE", default_value = concat!("outrigger-init:", env!("CARGO_PKG_VERSION")))]
     pub init_image: String,
     /// imagePullPolicy of both [default: the cluster's]
     #[arg(long, value_name = "POLICY")]

@@ -40,6 +40,9 @@ fn workload(kind: &str, template: &str) -> String {
     text
 }
 
+/// The sidecar of this version, not `latest`: which one that is nobody knows, and a cluster with images of its own asks a registry for it.
+const IMAGE: &str = concat!("image: outrigger:", env!("CARGO_PKG_VERSION"), "\n");
+
 #[test]
 fn every_kind_that_makes_pods_gets_a_sidecar() {
     for (kind, template) in [
@@ -51,7 +54,7 @@ fn every_kind_that_makes_pods_gets_a_sidecar() {
         ("CronJob", "spec.jobTemplate.spec.template"),
     ] {
         let (once, told) = inject(&[], &workload(kind, template));
-        assert!(once.contains("image: outrigger:latest\n") && told.is_empty(), "{kind}: {once}{told}");
+        assert!(once.contains(IMAGE) && told.is_empty(), "{kind}: {once}{told}");
         assert_eq!(inject(&[], &once).0, once, "{kind}: a second time changes nothing");
     }
 }
@@ -75,7 +78,7 @@ fn a_list_is_looked_through_and_what_gets_none_is_told() {
         {"kind": "Pod", "metadata": {"name": "good"}, "spec": {"containers": [{"name": "a", "ports": [{"containerPort": 80}]}]}}
     ]}"#;
     let (out, told) = inject(&[], list);
-    assert_eq!(out.matches("image: outrigger:latest\n").count(), 1, "{out}");
+    assert_eq!(out.matches(IMAGE).count(), 1, "{out}");
     assert!(out.contains("\"on\": \"yes\""), "{out}");
     assert!(told.contains("no sidecar for Pod host: it shares its node's network"), "{told}");
 }
