@@ -49,17 +49,32 @@ struct Shared {
 /// Keeps a certificate in `certificate`, and the webhook configuration's `caBundle` fit for it.
 pub(crate) async fn keep(api: Api, args: InjectorArgs, certificate: Certificate) {
     let mut known = Known::default();
+    let mut was_second = false;
     loop {
-        let pause = match look(&api, &args, &certificate, &mut known).await {
+        let looked = look(&api, &args, &certificate, &mut known).await;
+        // Once is nothing to be alarmed by: replicas that start together all find nothing, and one of them is first.
+        let is_second = looked.as_ref().is_err_and(is_race) && !was_second;
+        let pause = match looked {
             Ok(true) => LOOK,
             Ok(false) => RETRY,
+            Err(e) if is_second => {
+                tracing::info!("another replica was first to see to the webhook's certificates ({e}); looking again");
+                RETRY
+            }
             Err(e) => {
                 tracing::error!("the webhook's certificate: {e}");
                 RETRY
             }
         };
+        was_second = is_second;
         tokio::time::sleep(pause).await;
     }
+}
+
+/// Whether a change was refused since what it was to change had changed.
+fn is_race(e: &Failure) -> bool {
+    // A patch whose own test fails is "unprocessable".
+    matches!(e.downcast_ref(), Some(ApiError::Status(StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY, _)))
 }
 
 /// What this replica has done so far.
@@ -248,5 +263,17 @@ pub(crate) async fn from_files(cert: PathBuf, key: PathBuf, certificate: Certifi
             Err(e) => tracing::error!("{}: {e}; what was loaded before stays in use", cert.display()),
         }
         known = Some(content);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_that_comes_second_is_told_from_one_that_may_not() {
+        let refused = |status| Failure::from(ApiError::Status(status, String::new()));
+        assert!(is_race(&refused(StatusCode::CONFLICT)) && is_race(&refused(StatusCode::UNPROCESSABLE_ENTITY)));
+        assert!(!is_race(&refused(StatusCode::FORBIDDEN)) && !is_race(&"no bytes".into()));
     }
 }
