@@ -52,7 +52,7 @@ LABEL org.opencontainers.image.title="outrigger-init" \
       org.opencontainers.image.licenses="Apache-2.0"
 # hadolint ignore=DL3008
 RUN command -v nft >/dev/null \
- || { apt-get update && apt-get install -y --no-install-recommends nftables && rm -rf /var/lib/apt/lists/*; }
+ || { apt-get update && apt-get install -y --no-install-recommends nftables && rm -rf /var/lib/apt/lists/* /var/cache/apt/*; }
 COPY --from=builder /out/LICENSE /out/Cargo.lock /usr/share/doc/outrigger/
 COPY --from=builder /out/outrigger /outrigger
 # Netfilter is root's, with NET_ADMIN; whoever runs the sidecar from this image names 6102 as the user.
