@@ -25,7 +25,12 @@ pub(crate) fn check(file: &Path, output: Output) -> ExitCode {
                 config.snapshot.ports.iter().filter(|port| port.direction != model::Direction::Inbound).count();
             let ports = config.snapshot.ports.len() - services;
             let mut facts = vec![Fact::good("config", format!("good; {ports} port(s), {services} service(s)"))];
-            facts.extend(facts::of(&config, problems(&config)));
+            let interception = match config.snapshot.routes.intercepted {
+                true => crate::intercepted::look(&config.interception),
+                false => crate::intercepted::Found::default(),
+            };
+            let problems = [problems(&config), interception.problems].concat();
+            facts.extend(facts::of(&config, problems, interception.unseen));
             facts
         }
         Err(errors) => errors.to_string().lines().map(|line| Fact::bad("config", line.to_owned())).collect(),
@@ -56,9 +61,6 @@ fn problems(config: &Config) -> Vec<String> {
         Ok(_) => {}
     }
     problems.extend(identity_problems(config));
-    if config.snapshot.routes.intercepted {
-        problems.extend(crate::intercepted::problems(&config.interception));
-    }
     if let telemetry::Output::File { path, .. } = &config.telemetry.access_log.output {
         // As it will be opened: a file that is made for the check is one the sidecar would make.
         if let Err(e) = std::fs::OpenOptions::new().append(true).create(true).open(path) {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -24,9 +24,10 @@ enum Command {
     Run(Run),
     /// Says what is wrong with a configuration file, and what in this place does not fit it
     Check {
-        /// The configuration file
+        /// The configuration file [default: /etc/outrigger/outrigger.yaml or, where the injector has written one,
+        /// /var/run/outrigger/outrigger.yaml]
         #[arg(long)]
-        config: PathBuf,
+        config: Option<PathBuf>,
         /// How it is told
         #[arg(long, value_enum, default_value_t = check::Output::Text)]
         output: check::Output,
@@ -106,7 +107,7 @@ where
     };
     match cli.command {
         Command::Run(args) => start(args),
-        Command::Check { config, output } => check::check(&config, output),
+        Command::Check { config, output } => check::check(&config.unwrap_or_else(usual_config), output),
         Command::Init(args) => init::init(*args),
         Command::Ready { admin, path } => ready::ready(admin, &path),
         Command::Schema => {
@@ -114,6 +115,13 @@ where
             ExitCode::SUCCESS
         }
     }
+}
+
+/// Where the configuration is in a container, written by hand or by the injector.
+fn usual_config() -> PathBuf {
+    const USUAL: &str = "/etc/outrigger/outrigger.yaml";
+    let injected = Path::new("/var/run/outrigger/outrigger.yaml");
+    if !Path::new(USUAL).exists() && injected.exists() { injected.into() } else { USUAL.into() }
 }
 
 fn start(args: Run) -> ExitCode {
@@ -152,6 +160,7 @@ mod tests {
             "outrigger run --app 8080 --listen 127.0.0.1:80 --admin 0.0.0.0:9 --private 127.0.0.1:8 --workers 2 --log-format text",
             "outrigger run --app [::1]:8080",
             "outrigger run --config a.yaml --workers 2",
+            "outrigger check",
             "outrigger check --config a.yaml",
             "outrigger check --config a.yaml --output json",
             "outrigger init",
@@ -173,7 +182,6 @@ mod tests {
             "outrigger run --app 8080 --config a.yaml",
             "outrigger run --config a.yaml --listen 80",
             "outrigger run --app 8080 --log-format xml",
-            "outrigger check",
             "outrigger init --dry-run --remove",
             "outrigger init --include-inbound-ports http",
             "outrigger init --exclude-outbound-networks 10.0.0.0/99",

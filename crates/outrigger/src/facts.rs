@@ -62,13 +62,14 @@ impl Fact {
     }
 }
 
-/// Facts of a configuration and this place, from what is wrong with both.
-pub(crate) fn of(config: &Config, problems: Vec<String>) -> Vec<Fact> {
+/// Facts of a configuration and this place, from what is wrong with both. `unseen` is why rules of interception could not be looked
+/// at.
+pub(crate) fn of(config: &Config, problems: Vec<String>, unseen: Option<String>) -> Vec<Fact> {
     let mut facts: Vec<_> = problems.into_iter().map(|problem| Fact::bad(topic(&problem), problem)).collect();
     let status = status(config);
     let well = [
         listeners(config, status.is_some()),
-        redirect(config),
+        redirect(config, unseen),
         identity(config, status.as_ref()),
         geo(config),
         access_log(config),
@@ -119,10 +120,12 @@ fn listeners(config: &Config, runs: bool) -> Option<Fact> {
     })
 }
 
-fn redirect(config: &Config) -> Option<Fact> {
+fn redirect(config: &Config, unseen: Option<String>) -> Option<Fact> {
     let (inbound, outbound) = (config.interception.inbound_port, config.interception.outbound_port);
-    let intercepted = config.snapshot.routes.intercepted;
-    intercepted.then(|| Fact::good("redirect", format!("rules are in place, to ports {inbound} and {outbound}")))
+    config.snapshot.routes.intercepted.then(|| match unseen {
+        Some(why) => Fact::note("redirect", format!("the rules were not looked at: {why}")),
+        None => Fact::good("redirect", format!("rules are in place, to ports {inbound} and {outbound}")),
+    })
 }
 
 fn identity(config: &Config, status: Option<&Value>) -> Option<Fact> {

@@ -2,30 +2,39 @@
 
 use redirect::{Error, Netfilter, Rules, Settings};
 
-/// What does not fit, each with what to do.
-pub(crate) fn problems(settings: &Settings) -> Vec<String> {
-    let mut problems = rules(settings);
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
-    problems.extend(listeners(settings, &tables.concat()));
-    problems
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// What does not fit, each with what to do.
+    pub(crate) problems: Vec<String>,
+    /// Why the rules were not looked at, where they were not: as in a sidecar's own container, which has neither the tools nor the
+    /// right to look. That is no fault of the rules.
+    pub(crate) unseen: Option<String>,
 }
 
-fn rules(settings: &Settings) -> Vec<String> {
+/// Looks at rules and listeners.
+pub(crate) fn look(settings: &Settings) -> Found {
+    let mut found = rules(settings);
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
+    found.problems.extend(listeners(settings, &tables.concat()));
+    found
+}
+
+fn rules(settings: &Settings) -> Found {
+    let wrong = |problem: String| Found { problems: vec![problem], unseen: None };
     let rules = match Rules::new(settings) {
         Ok(rules) => rules,
-        Err(e) => return vec![format!("interception: {e}")],
+        Err(e) => return wrong(format!("interception: {e}")),
     };
     match Netfilter::find().and_then(|netfilter| netfilter.verify(&rules)) {
-        Ok(findings) => findings
-            .iter()
-            .map(|finding| format!("interception: {finding}; `outrigger init` puts the rules in place anew"))
-            .collect(),
-        // As in a sidecar's own container, which has neither the tools nor the right to look: no fault of the rules.
-        Err(e @ (Error::NoTool { .. } | Error::NotPermitted { .. })) => {
-            eprintln!("interception: the rules were not looked at: {e}");
-            Vec::new()
+        Ok(findings) => {
+            let problem = |finding| format!("interception: {finding}; `outrigger init` puts the rules in place anew");
+            Found { problems: findings.iter().map(problem).collect(), unseen: None }
         }
-        Err(e) => vec![format!("interception: cannot tell whether the rules are in place: {e}")],
+        Err(e @ (Error::NoTool { .. } | Error::NotPermitted { .. })) => {
+            Found { problems: Vec::new(), unseen: Some(e.to_string()) }
+        }
+        Err(e) => wrong(format!("interception: cannot tell whether the rules are in place: {e}")),
     }
 }
 

@@ -109,7 +109,7 @@ async fn sidecar(
             _ if !asked_to_leave => {}
             None => {
                 leaving = Some(Instant::now());
-                telemetry.draining();
+                telemetry.draining(true);
                 tracing::info!(
                     "draining: not ready any more; accepting for {:?}, then at most {:?} for what is open",
                     drain.delay,

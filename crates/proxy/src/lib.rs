@@ -18,6 +18,6 @@ mod tries;
 mod worker;
 
 pub use cluster::{Cluster, ClusterState, EndpointState, Resolution};
-pub use lifecycle::{Lifecycle, Phase};
+pub use lifecycle::{Departure, Lifecycle, Phase};
 pub use listener::bind;
 pub use worker::{Capacity, Shared, Workers};

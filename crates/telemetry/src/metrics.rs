@@ -142,9 +142,9 @@ impl Telemetry {
         }
     }
 
-    /// Notes that the sidecar is on its way out.
-    pub fn draining(&self) {
-        lock(&self.facts).draining = true;
+    /// Notes whether the sidecar is on its way out.
+    pub fn draining(&self, draining: bool) {
+        lock(&self.facts).draining = draining;
     }
 
     /// Workers that have not shown for longer than this that they live.

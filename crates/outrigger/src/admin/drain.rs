@@ -9,7 +9,8 @@ use axum::Extension;
 use axum::extract::{Path, State as Shown};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use proxy::Phase;
+use proxy::{Phase, Shared};
+use tokio::sync::oneshot;
 
 use super::{Peer, State};
 
@@ -18,27 +19,36 @@ const HOST_IPS: &str = "OUTRIGGER_HOST_IPS";
 /// The longest wait. Kubernetes has its own bound on a hook.
 const LONGEST: u64 = 50;
 
-/// `/drain/SECONDS`: not ready from here on, answers ask callers to close, and the answer to this comes when that has had its time. Whoever may not ask
-/// for it waits as long: the hook then has done as much as sleeping.
+/// `/drain/SECONDS`: not ready from here on, and answers ask callers to close; then connections are closed that were idle all the while,
+/// and the answer to this comes. Whoever may not ask for it waits as long: the hook then has done as much as sleeping.
 pub(super) async fn drain(
     Shown(state): Shown<Arc<State>>,
     Extension(Peer(peer)): Extension<Peer>,
     Path(seconds): Path<u64>,
 ) -> Response {
-    let asked_by_host = is_this_host(peer.ip().to_canonical());
-    if asked_by_host {
-        if state.shared.lifecycle.phase() == Phase::Serving {
-            tracing::info!("draining, ahead of the app: not ready any more; answers ask callers to close");
-        }
-        state.shared.telemetry.draining();
-        state.shared.lifecycle.advance(Phase::Draining);
-    } else {
+    let delay = Duration::from_secs(seconds.min(LONGEST));
+    if !is_this_host(peer.ip().to_canonical()) {
         tracing::warn!("{peer} asked for /drain, and is not known to be this host: name it in {HOST_IPS}");
+        tokio::time::sleep(delay).await;
+        return (StatusCode::FORBIDDEN, "for the host's kubelet alone\n").into_response();
     }
-    tokio::time::sleep(Duration::from_secs(seconds.min(LONGEST))).await;
-    match asked_by_host {
-        true => "draining\n".into_response(),
-        false => (StatusCode::FORBIDDEN, "for the host's kubelet alone\n").into_response(),
+    // In a task of its own: what has begun is to take its course even if whoever asked does not wait for it.
+    let (told, departed) = oneshot::channel();
+    tokio::spawn(depart(state.shared.clone(), delay, told));
+    let _ = departed.await;
+    "draining\n".into_response()
+}
+
+async fn depart(shared: Arc<Shared>, delay: Duration, departed: oneshot::Sender<()>) {
+    if shared.lifecycle.phase() == Phase::Serving {
+        tracing::info!("draining, ahead of the app: not ready any more; answers ask callers to close");
+    }
+    shared.telemetry.draining(true);
+    let departure = shared.lifecycle.depart(delay).await;
+    let _ = departed.send(());
+    if shared.lifecycle.come_back(departure).await {
+        shared.telemetry.draining(false);
+        tracing::info!("only the app was told to end, as before a restart of its container: ready again");
     }
 }
 

@@ -171,13 +171,16 @@ impl Caller {
             Poll::Ready(Err(e)) => return Poll::Ready(Err(NoBytes::Failed(e))),
             Poll::Pending => {}
         }
+        if self.worker.phase() >= Phase::Leaving && awaited == Awaited::Next {
+            return Poll::Ready(Err(NoBytes::Closing));
+        }
         if self.worker.phase() >= Phase::Closing {
             match awaited {
-                Awaited::Rest => {}
+                Awaited::Rest | Awaited::Next => {}
                 Awaited::First if self.accepted.elapsed() < FIRST_BYTES => {
                     self.deadline.set(Some(self.accepted + FIRST_BYTES));
                 }
-                Awaited::First | Awaited::Next => return Poll::Ready(Err(NoBytes::Closing)),
+                Awaited::First => return Poll::Ready(Err(NoBytes::Closing)),
             }
         }
         self.deadline.poll_expired(cx).map(|()| Err(NoBytes::Expired))

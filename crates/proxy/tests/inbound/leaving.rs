@@ -31,6 +31,37 @@ async fn while_draining_connections_are_taken_and_answers_ask_to_close() {
 }
 
 #[tokio::test]
+async fn ahead_of_the_app_idle_connections_go_new_ones_are_served_and_there_is_a_way_back() {
+    let (app, _) = mirror().await;
+    let sidecar = Sidecar::start(app);
+    let mut idle = sidecar.connect().await;
+    idle.send(GET).await;
+    idle.answer().await;
+    let lifecycle = &sidecar.shared().lifecycle;
+    let departure = lifecycle.depart(std::time::Duration::ZERO).await;
+    assert_eq!(tokio::time::timeout(PATIENCE, idle.rest()).await.unwrap(), "");
+    let mut new = sidecar.connect().await;
+    new.send(GET).await;
+    let (head, _) = new.answer().await;
+    assert!(head.starts_with("HTTP/1.1 200 ") && field(&head, "connection") == Some("close"), "{head}");
+    // Half a minute, by a clock that does not wait for it.
+    tokio::time::pause();
+    assert!(lifecycle.come_back(departure).await);
+    tokio::time::resume();
+    let kept = async {
+        loop {
+            let mut caller = sidecar.connect().await;
+            caller.send(GET).await;
+            if field(&caller.answer().await.0, "connection").is_none() {
+                caller.send(GET).await;
+                return caller.answer().await.0;
+            }
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, kept).await.unwrap().starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
 async fn once_closing_idle_connections_go_and_open_requests_finish() {
     let (finish, finished) = tokio::sync::oneshot::channel::<()>();
     let finished = std::sync::Mutex::new(Some(finished));
