@@ -16,8 +16,8 @@ use crate::settings::Settings;
 use crate::shard::{DETECTED, Limit, PortShard, Shard};
 use crate::writer::{Batch, Lines};
 
-/// Bytes of lines after which they are handed to the writer without waiting for the tick. Waking it costs some twenty requests'
-/// lines, so it is not to be often; somewhat less than a power of two, so that lines do not double the memory with the last.
+/// Bytes of lines after which they are handed to the writer without waiting for the tick. Waking it costs
+/// more than a line does, so it is not to be often; somewhat less than a power of two, so that lines do not double the memory with the last.
 const FLUSH_BYTES: usize = 120 * 1024;
 /// Records kept for reuse.
 const SPARE_RECORDS: usize = 256;
@@ -45,6 +45,15 @@ enum Turn {
     None,
     Begun,
     At(Instant),
+}
+
+/// Ends a turn, in a panic as well.
+struct OverWhenDropped<'t>(&'t Cell<Turn>);
+
+impl Drop for OverWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.set(Turn::None);
+    }
 }
 
 /// Lets a worker cache the settings.
@@ -77,9 +86,8 @@ impl Local {
     /// Gives a connection its turn: within it, [`Local::now`] asks for the time no more than once.
     pub fn turn<T>(&self, work: impl FnOnce() -> T) -> T {
         self.turn.set(Turn::Begun);
-        let done = work();
-        self.turn.set(Turn::None);
-        done
+        let _over = OverWhenDropped(&self.turn);
+        work()
     }
 
     /// The time, as of this turn's last look: good for bounds and ages, which microseconds do not matter to. Outside of a turn
@@ -296,5 +304,8 @@ mod tests {
             looked
         });
         assert!(local.now() > looked, "the turn is over");
+        let panicked =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| local.turn(|| panic!("{:?}", local.now()))));
+        assert!(panicked.is_err() && matches!(local.turn.get(), Turn::None), "a panic ends it as well");
     }
 }
