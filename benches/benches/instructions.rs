@@ -12,8 +12,8 @@ use geo::{Geo, GeoSettings, Lookup};
 use gungraun::prelude::*;
 use h1::{Body, BodyDecoder, Limits, Method, Piece, RequestHead, ResponseHead};
 use model::{
-    Action, ClientAddr, Direction, Edits, Facts, Head, Mode, Networks, Origin, PathPattern, PeerAddr, Place, Policy,
-    Rule, Scheme, Scope, SpiffeId, Target, Version,
+    Action, ClientAddr, Direction, Edits, Facts, FieldName, FieldSet, Head, Mode, Networks, Origin, PathPattern,
+    PeerAddr, Place, Policy, Rule, Scheme, Scope, SpiffeId, Target, Version,
 };
 use net::{Guess, Hello};
 use telemetry::{Local, Output, Record, Settings, Telemetry};
@@ -99,6 +99,7 @@ fn response_head(mut head: ResponseHead) -> ResponseHead {
 
 fn rewritten_request() -> (RequestHead, Edits, Vec<u8>) {
     let mut edits = Edits::default();
+    edits.remove(FieldSet::of(&[FieldName::XForwardedFor, FieldName::Forwarded]));
     edits.set("x-forwarded-for", |out| out.extend_from_slice(b"192.0.2.7"));
     edits.set("x-forwarded-proto", |out| out.extend_from_slice(b"https"));
     edits.set("x-request-id", |out| out.extend_from_slice(b"0b5f4a2e-7c1d-4d3a-9f60-1f2e3d4c5b6a"));
@@ -108,7 +109,9 @@ fn rewritten_request() -> (RequestHead, Edits, Vec<u8>) {
 #[library_benchmark]
 #[bench::browser(rewritten_request())]
 fn rewrite_request((head, edits, mut out): (RequestHead, Edits, Vec<u8>)) -> Vec<u8> {
-    heads::write_request(&mut out, &head, black_box(REQUEST), &edits, &outbound::Route { port: outbound::Port });
+    let bytes = black_box(REQUEST);
+    let facts = heads::facts(&head, bytes, Scheme::Https);
+    heads::write_request(&mut out, &head, bytes, &facts, &edits, &outbound::Route { port: outbound::Port });
     out
 }
 

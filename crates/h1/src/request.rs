@@ -115,18 +115,14 @@ impl RequestHead {
             }
             _ => {}
         }
-        let target = text(&buf[line.method_end + 1..line.target_end]);
-        if let (Some(host), Some((authority, _, default_port))) = (host, split_absolute(target))
-            && !same_authority(host, authority, default_port)
-        {
-            return Err(Error::malformed("a host field that is not the target's"));
-        }
-        if let (Some(host), Form::Authority) = (host, line.form)
-            && !same_authority(host, target, ":443")
-        {
-            return Err(Error::malformed("a host field that is not the target's"));
-        }
-        Ok(())
+        let target = || text(&buf[line.method_end + 1..line.target_end]);
+        let same = match (host, line.form) {
+            (None, _) | (_, Form::Origin | Form::Asterisk) => true,
+            (Some(host), Form::Absolute { .. }) => split_absolute(target())
+                .is_some_and(|(authority, _, default_port)| same_authority(host, authority, default_port)),
+            (Some(host), Form::Authority) => same_authority(host, target(), ":443"),
+        };
+        if same { Ok(()) } else { Err(Error::malformed("a host field that is not the target's")) }
     }
 
     fn line(&self) -> &Line {
@@ -171,28 +167,28 @@ impl RequestHead {
         }
     }
 
-    /// The path without the query: begins with `/`, or is `*`; empty for CONNECT.
+    /// The path without the query, and what follows the first `?`. The path begins with `/`, or is `*`; it is empty for CONNECT.
+    pub fn path_and_query<'b>(&self, buf: &'b [u8]) -> (&'b str, Option<&'b str>) {
+        let whole = match self.line().form {
+            Form::Origin | Form::Asterisk => self.target(buf),
+            Form::Absolute { authority_end, .. } => text(&buf[authority_end..self.line().target_end]),
+            Form::Authority => return ("", None),
+        };
+        let (path, query) = match memchr::memchr(b'?', whole.as_bytes()) {
+            Some(end) => (&whole[..end], Some(&whole[end + 1..])),
+            None => (whole, None),
+        };
+        (if path.is_empty() && self.is_absolute_form() { "/" } else { path }, query)
+    }
+
+    /// The path without the query: see [`RequestHead::path_and_query`].
     pub fn path<'b>(&self, buf: &'b [u8]) -> &'b str {
-        let path = self.path_and_query(buf);
-        match path.find('?') {
-            Some(0) => "/",
-            Some(end) => &path[..end],
-            None if path.is_empty() && self.is_absolute_form() => "/",
-            None => path,
-        }
+        self.path_and_query(buf).0
     }
 
     /// What follows the first `?`.
     pub fn query<'b>(&self, buf: &'b [u8]) -> Option<&'b str> {
-        self.path_and_query(buf).split_once('?').map(|(_, query)| query)
-    }
-
-    fn path_and_query<'b>(&self, buf: &'b [u8]) -> &'b str {
-        match self.line().form {
-            Form::Origin | Form::Asterisk => self.target(buf),
-            Form::Absolute { authority_end, .. } => text(&buf[authority_end..self.line().target_end]),
-            Form::Authority => "",
-        }
+        self.path_and_query(buf).1
     }
 
     /// Whether the target names scheme and host.

@@ -39,14 +39,31 @@ pub fn write_ip(out: &mut Vec<u8>, ip: IpAddr) {
         // Writing into memory does not fail.
         return drop(write!(out, "{ip}"));
     };
+    // `255.255.255.255`, gathered before it is appended.
+    let (mut text, mut end) = ([b'.'; 15], 0);
     for (place, octet) in ip.octets().into_iter().enumerate() {
-        if place > 0 {
-            out.push(b'.');
-        }
-        let digits = [octet / 100, octet / 10 % 10, octet % 10].map(|digit| b'0' + digit);
+        end += usize::from(place > 0);
+        let digits = [octet / 100, octet / 10 % 10, octet % 10];
         let leading = if octet >= 100 { 0 } else { 2 - usize::from(octet >= 10) };
-        out.extend_from_slice(&digits[leading..]);
+        for digit in &digits[leading..] {
+            text[end] = b'0' + digit;
+            end += 1;
+        }
     }
+    out.extend_from_slice(&text[..end]);
+}
+
+/// Appends an address and its port as the standard library spells them, for the same reason.
+pub fn write_socket_addr(out: &mut Vec<u8>, addr: SocketAddr) {
+    let SocketAddr::V4(addr) = addr else {
+        return drop(write!(out, "{addr}"));
+    };
+    write_ip(out, IpAddr::V4(*addr.ip()));
+    out.push(b':');
+    let port = addr.port();
+    let digits = [port / 10_000, port / 1000 % 10, port / 100 % 10, port / 10 % 10, port % 10];
+    let leading = digits.iter().take(4).take_while(|digit| **digit == 0).count();
+    out.extend(digits[leading..].iter().map(|digit| b'0' + *digit as u8));
 }
 
 /// Whom we hold to be the caller: the peer, or whoever a trusted party named.
@@ -131,6 +148,18 @@ mod tests {
             let mut out = Vec::new();
             write_ip(&mut out, ip);
             assert_eq!(out, ip.to_string().as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_socket_address_is_written_as_the_standard_library_does() {
+        let ports = [0, 1, 9, 10, 99, 100, 999, 1000, 9999, 10_000, 65_535];
+        let v4 = ports.map(|port| SocketAddr::from(([192, 0, 2, 7], port)));
+        let v6 = ["[2001:db8::7]:443", "[fe80::1%3]:80"].map(|addr| addr.parse().unwrap());
+        for addr in v4.into_iter().chain(v6) {
+            let mut out = Vec::new();
+            write_socket_addr(&mut out, addr);
+            assert_eq!(out, addr.to_string().as_bytes());
         }
     }
 

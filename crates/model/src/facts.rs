@@ -70,6 +70,8 @@ pub struct Head<'a> {
     pub referer: Option<&'a [u8]>,
     /// The first `Content-Type`.
     pub content_type: Option<&'a [u8]>,
+    /// Which known fields it has, whatever came of them.
+    pub fields: FieldSet,
 }
 
 impl<'a> Head<'a> {
@@ -90,14 +92,14 @@ impl<'a> Head<'a> {
             user_agent: None,
             referer: None,
             content_type: None,
+            fields: FieldSet::default(),
         }
     }
 
-    /// Notes one field line. `seen` holds the names met so far in this head, so that a second line of a field that must be
-    /// single takes the first away.
-    pub fn add(&mut self, name: FieldName, value: &'a [u8], seen: &mut FieldSet) {
-        let again = seen.contains(name);
-        seen.insert(name);
+    /// Notes one field line. A second line of a field that must be single takes the first away.
+    pub fn add(&mut self, name: FieldName, value: &'a [u8]) {
+        let again = self.fields.contains(name);
+        self.fields.insert(name);
         let single = |slot: &mut Option<&'a [u8]>| *slot = if again { None } else { Some(value) };
         match name {
             FieldName::XForwardedFor => self.x_forwarded_for.push(value),
@@ -173,6 +175,11 @@ impl Edits {
         self.removed.contains(name)
     }
 
+    /// Whether lines of any of these fields are to be dropped.
+    pub fn removes_any(&self, names: FieldSet) -> bool {
+        self.removed.overlaps(names)
+    }
+
     /// Adds a field line; `write` appends its value. The name is in lower case and the value must be a legal field value
     /// (RFC 9110, 5.5): what `write` copies from a request was checked by the engine that read it.
     pub fn set(&mut self, name: &'static str, write: impl FnOnce(&mut Vec<u8>)) {
@@ -234,7 +241,7 @@ mod tests {
 
     fn head(version: Version, content_type: &'static [u8]) -> Head<'static> {
         let mut head = Head::new(version, Scheme::Http, "POST", "a", "/");
-        head.add(FieldName::ContentType, content_type, &mut FieldSet::default());
+        head.add(FieldName::ContentType, content_type);
         head
     }
 
@@ -256,15 +263,15 @@ mod tests {
     #[test]
     fn a_field_that_must_be_single_counts_for_nothing_when_repeated() {
         let mut head = Head::new(Version::Http11, Scheme::Http, "GET", "a", "/");
-        let mut seen = FieldSet::default();
         for value in [&b"one"[..], b"two", b"three"] {
-            head.add(FieldName::XRequestId, value, &mut seen);
-            head.add(FieldName::XForwardedFor, value, &mut seen);
-            head.add(FieldName::UserAgent, value, &mut seen);
+            head.add(FieldName::XRequestId, value);
+            head.add(FieldName::XForwardedFor, value);
+            head.add(FieldName::UserAgent, value);
         }
         assert_eq!(head.x_request_id, None);
         assert_eq!(head.x_forwarded_for.len(), 3);
         assert_eq!(head.user_agent, Some(&b"one"[..]));
+        assert!(head.fields.contains(FieldName::XRequestId) && !head.fields.contains(FieldName::Referer));
     }
 
     #[test]
@@ -274,6 +281,8 @@ mod tests {
         edits.set("x-forwarded-for", |v| v.extend_from_slice(b"192.0.2.1"));
         edits.set("x-forwarded-proto", |v| v.extend_from_slice(b"http"));
         assert!(edits.removes(FieldName::Forwarded) && !edits.removes(FieldName::XForwardedFor));
+        assert!(edits.removes_any(FieldSet::of(&[FieldName::Referer, FieldName::Forwarded])));
+        assert!(!edits.removes_any(FieldSet::of(&[FieldName::Referer, FieldName::XForwardedFor])));
         let added: Vec<_> = edits.added().collect();
         assert_eq!(added, [("x-forwarded-for", &b"192.0.2.1"[..]), ("x-forwarded-proto", b"http")]);
         edits.clear();

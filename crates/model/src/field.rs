@@ -28,6 +28,11 @@ impl FieldName {
     /// one name, so that a forged `X_Forwarded_For` must be guarded like the real one. Every `x-client-geo-*` is
     /// [`FieldName::XClientGeo`], every `x-outrigger-*` [`FieldName::XOutrigger`].
     pub fn of(name: &[u8]) -> Option<Self> {
+        // Most fields begin like none of these.
+        let first = name.first()?.to_ascii_lowercase();
+        if !matches!(first, b'x' | b'f' | b't' | b'u' | b'c' | b'r' | b'p') {
+            return None;
+        }
         let found = match name.len() {
             7 => (Self::Referer, &b"referer"[..]),
             9 if is(name, b"forwarded") => (Self::Forwarded, &b"forwarded"[..]),
@@ -90,6 +95,11 @@ impl FieldSet {
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Whether the sets have a name in common.
+    pub const fn overlaps(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 
     /// Whether the name is in the set.

@@ -13,7 +13,7 @@ mod policy;
 mod spiffe;
 mod tls;
 
-pub use addr::{AddressSource, ClientAddr, Direction, PeerAddr, canonical_ip, write_ip};
+pub use addr::{AddressSource, ClientAddr, Direction, PeerAddr, canonical_ip, write_ip, write_socket_addr};
 pub use cause::{Cause, Failure, Fault};
 pub use facts::{Edits, Facts, FieldLines, Head, Scheme, Version};
 pub use field::{FieldName, FieldSet};

@@ -1,6 +1,6 @@
 //! Byte buffers that are only held while there are bytes in them.
 
-use std::cell::RefCell;
+use crate::Spare;
 
 /// Bytes read and not yet consumed. Empty, it holds no memory worth speaking of: see [`Buffers`].
 #[derive(Debug, Default)]
@@ -64,19 +64,15 @@ impl Buffer {
 
 /// A worker's spare buffers: an idle connection gives its own back.
 #[derive(Debug, Default)]
-pub struct Buffers {
-    spare: RefCell<Vec<Vec<u8>>>,
-}
+pub struct Buffers(Spare<Vec<u8>>);
 
 impl Buffers {
     /// Bytes of a fresh buffer: room for a request head and a small body.
     pub const BYTES: usize = 8 * 1024;
-    /// Buffers kept for reuse: 512 KiB.
-    const KEPT: usize = 64;
 
     /// An empty buffer with memory behind it.
     pub fn take(&self) -> Buffer {
-        let bytes = self.spare.borrow_mut().pop().unwrap_or_else(|| vec![0; Self::BYTES]);
+        let bytes = self.0.take().unwrap_or_else(|| vec![0; Self::BYTES]);
         Buffer { bytes, start: 0, end: 0 }
     }
 
@@ -91,11 +87,15 @@ impl Buffers {
     pub fn release(&self, buffer: &mut Buffer) {
         if buffer.is_empty() && !buffer.bytes.is_empty() {
             let bytes = std::mem::take(&mut buffer.bytes);
-            let mut spare = self.spare.borrow_mut();
-            if bytes.len() == Self::BYTES && spare.len() < Self::KEPT {
-                spare.push(bytes);
+            if bytes.len() == Self::BYTES {
+                self.0.give(bytes);
             }
         }
+    }
+
+    /// Lets go of what was not needed lately: see [`Spare::settle`].
+    pub fn settle(&self) {
+        self.0.settle();
     }
 }
 
@@ -128,9 +128,9 @@ mod tests {
         assert_eq!(buffer.filled(), b"rest");
         buffer.consume(4);
         buffers.release(&mut buffer);
-        assert_eq!(buffers.spare.borrow().len(), 1);
+        assert_eq!(buffers.0.len(), 1);
         buffers.back(&mut buffer);
-        assert_eq!(buffers.spare.borrow().len(), 0);
+        assert_eq!(buffers.0.len(), 0);
         assert_eq!(buffer.spare().len(), Buffers::BYTES);
     }
 }

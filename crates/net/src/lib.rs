@@ -10,6 +10,7 @@ mod guess;
 mod io;
 mod listen;
 mod original;
+mod spare;
 mod tls;
 mod tunnel;
 
@@ -26,5 +27,6 @@ pub use guess::{Guess, guess, guess_towards_app};
 pub use io::Io;
 pub use listen::{Accepted, Acceptor, keep_watch, lacks_ipv6, listen};
 pub use original::{is_local, original_dst};
+pub use spare::Spare;
 pub use tls::HandshakeError;
 pub use tunnel::{Carried, tunnel};

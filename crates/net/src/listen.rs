@@ -113,7 +113,7 @@ impl Acceptor {
     }
 }
 
-#[allow(unsafe_code)] // The workspace's only unsafe block: tokio's own listener registers what it accepts, too early for us.
+#[allow(unsafe_code)] // Tokio's own listener registers what it accepts, too early for us.
 fn register(listener: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
     // SAFETY: a `TcpListener` owns its descriptor, gives the same one at every call, and closes it only when dropped,
     // which `AsyncFd` does after deregistering it; nothing here takes the listener out or swaps it.

@@ -182,7 +182,11 @@ impl Write for Socket<'_, '_, '_> {
     }
 
     fn write_vectored(&mut self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
-        blocking(Pin::new(&mut *self.tcp).poll_write_vectored(self.cx, bytes))
+        match bytes {
+            // One record, as mostly: the kernel takes it sooner without a list.
+            [one] => self.write(one),
+            _ => blocking(Pin::new(&mut *self.tcp).poll_write_vectored(self.cx, bytes)),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

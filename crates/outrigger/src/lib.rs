@@ -12,6 +12,7 @@ mod intercepted;
 mod log;
 mod ready;
 mod reload;
+mod resident;
 mod run;
 
 use std::process::ExitCode;

@@ -9,6 +9,7 @@ use proxy::config::Port;
 
 use crate::admin::State;
 use crate::config::{Config, Overrides};
+use crate::resident;
 
 /// Watches the configuration's files.
 pub(crate) struct Reloader {
@@ -89,6 +90,7 @@ impl Reloader {
                 tracing::error!("the new configuration is not taken into use; the old one stays:\n{errors}");
             }
         }
+        resident::give_back();
     }
 
     fn take(&mut self, config: Config) {

@@ -19,6 +19,7 @@ use crate::admin::{self, State};
 use crate::config::{Config, Overrides};
 use crate::log::LogLevel;
 use crate::reload::Reloader;
+use crate::resident;
 
 /// How often files are looked at, workers and databases looked after.
 const TICK: Duration = Duration::from_secs(1);
@@ -78,6 +79,7 @@ async fn sidecar(
     tokio::spawn(identity.watch());
     let mut reloader = Reloader::new(config, file, overrides, shared.clone(), state);
     let mut tick = tokio::time::interval(TICK);
+    let started = Instant::now();
     let mut leaving: Option<Instant> = None;
     loop {
         let asked_to_leave = tokio::select! {
@@ -91,6 +93,9 @@ async fn sidecar(
                 reloader.look();
                 poll_geo(&telemetry, &geo);
                 poll_key_pairs(&shared);
+                if started.elapsed() < 2 * TICK {
+                    resident::give_back();
+                }
                 false
             }
             () = ended(workers.as_ref(), leaving.is_some()) => false,

@@ -238,9 +238,10 @@ impl Tries {
                 if !cluster.has_endpoints() {
                     Box::pin(cluster.ready(worker, self.lookup())).await?;
                 }
-                let picked = cluster.pick(&self.tried, &mut worker.random.borrow_mut());
+                let now = cluster.now();
+                let picked = cluster.pick(&self.tried, now, &mut worker.random.borrow_mut());
                 let endpoint = picked.ok_or_else(|| Failure::new(Cause::Unresolved, "no endpoint is known"))?;
-                let begun = endpoint.begin(cluster.now());
+                let begun = endpoint.begin(now);
                 (Destination::Endpoint(cluster.clone(), endpoint.addr), Some((endpoint, begun)))
             }
         };

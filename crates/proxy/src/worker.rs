@@ -14,8 +14,8 @@ use arc_swap::ArcSwap;
 use geo::{Geo, Lookup};
 use identity::Identity;
 use model::{Edits, SpiffeId};
-use net::Buffers;
 use net::dns::Resolver;
+use net::{Buffers, Spare};
 use telemetry::{Local, Telemetry, UpstreamState};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -303,8 +303,6 @@ impl Workers {
 
 /// Bytes of the scratch buffer that bodies are read into: one per worker, lent for the length of a poll.
 const SCRATCH_BYTES: usize = 64 * 1024;
-/// Things of one kind kept for reuse.
-const SPARE: usize = 64;
 /// How often a worker shows that it lives, hands its log lines on and looks after idle app connections.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -320,7 +318,8 @@ pub(crate) struct Worker {
     pub(crate) edits: RefCell<Edits>,
     pub(crate) random: RefCell<fastrand::Rng>,
     pub(crate) tasks: Tasks,
-    // In boxes: a request's futures hand them on several times.
+    // What requests need for their own length only: an idle connection has none of it. In boxes: a request's futures hand them on
+    // several times.
     pub(crate) request_heads: Spare<Box<h1::RequestHead>>,
     pub(crate) response_heads: Spare<Box<h1::ResponseHead>>,
     pub(crate) requests: Spare<Slot>,
@@ -328,29 +327,6 @@ pub(crate) struct Worker {
     handshake_turns: Semaphore,
     snapshot: RefCell<arc_swap::Cache<SnapshotRef, Arc<Snapshot>>>,
     phase: Cell<Phase>,
-}
-
-/// What requests need for their own length only: an idle connection has none of it.
-#[derive(Debug)]
-pub(crate) struct Spare<T>(RefCell<Vec<T>>);
-
-impl<T> Default for Spare<T> {
-    fn default() -> Self {
-        Self(RefCell::default())
-    }
-}
-
-impl<T: Default> Spare<T> {
-    pub(crate) fn take(&self) -> T {
-        self.0.borrow_mut().pop().unwrap_or_default()
-    }
-
-    pub(crate) fn give(&self, used: T) {
-        let mut spare = self.0.borrow_mut();
-        if spare.len() < SPARE {
-            spare.push(used);
-        }
-    }
 }
 
 /// Lets a worker cache the snapshot: one atomic load per request.
@@ -420,6 +396,11 @@ impl Worker {
         self.telemetry.heartbeat();
         self.telemetry.flush();
         self.apps.sweep();
+        self.buffers.settle();
+        self.request_heads.settle();
+        self.response_heads.settle();
+        self.requests.settle();
+        self.memory.settle();
     }
 
     /// Waits for this connection's turn to do what costs much: one step of one handshake at a time.
@@ -434,7 +415,7 @@ impl Worker {
 
     /// Memory to write a head into.
     pub(crate) fn take_memory(&self) -> Vec<u8> {
-        self.memory.take()
+        self.memory.take().unwrap_or_default()
     }
 
     /// Gives such memory back, unless it has grown beyond a head's size.

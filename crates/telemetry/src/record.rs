@@ -186,7 +186,7 @@ impl Record {
 
     /// The answer's head is there.
     pub fn responded(&mut self, status: u16) {
-        let now = self.local.look();
+        let now = self.local.now();
         self.with(|data| {
             data.status = Some(status);
             data.first_byte = Some(now.saturating_duration_since(data.started));

@@ -39,9 +39,10 @@ fn cpu(outrigger: &Outrigger) -> Duration {
     Duration::from_nanos(tasks.flatten().map(nanoseconds).sum())
 }
 
+/// Memory of its own, MiB: pages of the program come and go.
 fn resident(outrigger: &Outrigger) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{}/status", outrigger.child.id())).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
 }
 

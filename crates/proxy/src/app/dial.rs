@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 use tokio::time::Instant;
 
-use super::Link;
+use super::{Link, Parts};
 use crate::cluster::Cluster;
 use crate::config::Port;
 use crate::handshake::{self, Fault, failed};
@@ -47,7 +47,7 @@ pub(crate) async fn connect(worker: &Worker, port: &Port, to: &Destination, alpn
         worker.telemetry.upstream_handshake(proven.as_ref().copied().map_err(|(fault, _)| *fault));
         proven.map_err(|(fault, detail)| Failure::new(Cause::UpstreamTls, format!("{}: {detail}", fault.label())))?;
     }
-    Ok(Link { io, addr, mtls: is_mtls, on_read: None, _place: place, _dialled: dialled })
+    Ok(Link(Box::new(Parts { io, addr, mtls: is_mtls, on_read: None, _place: place, _dialled: dialled })))
 }
 
 /// Proves who we are and has the other end prove who it is.

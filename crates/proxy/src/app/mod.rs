@@ -60,9 +60,13 @@ struct Idle {
     expires: Instant,
 }
 
-/// A connection to an app or a service, counted while it is open.
+/// A connection to an app or a service, counted while it is open. In a box: each request has it handed on several times.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct Link(Box<Parts>);
+
+/// What a [`Link`] is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
     io: Io,
     /// Who accepted it.
     pub(crate) addr: SocketAddr,
@@ -75,6 +79,20 @@ pub(crate) struct Link {
 }
 
 impl Deref for Link {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl DerefMut for Link {
+    fn deref_mut(&mut self) -> &mut Parts {
+        &mut self.0
+    }
+}
+
+impl Deref for Parts {
     type Target = Io;
 
     fn deref(&self) -> &Io {
@@ -82,7 +100,7 @@ impl Deref for Link {
     }
 }
 
-impl DerefMut for Link {
+impl DerefMut for Parts {
     fn deref_mut(&mut self) -> &mut Io {
         &mut self.io
     }
@@ -129,7 +147,9 @@ impl Apps {
             match connected {
                 Ok(link) => {
                     worker.telemetry.app_connection(reused);
-                    attempt.sending();
+                    if !reused {
+                        attempt.sending();
+                    }
                     tries.went((link.addr, link.mtls));
                     return Ok((attempt, Taken { link, reused }));
                 }

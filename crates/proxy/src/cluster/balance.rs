@@ -35,6 +35,9 @@ struct Draw<'e, 'r> {
 impl<'e> Draw<'e, '_> {
     fn better_of_two(&mut self, now: Duration, fit: impl Fn(&Endpoint) -> bool) -> Option<&'e Arc<Endpoint>> {
         let first = self.one(|_, e| fit(e))?;
+        if let [only] = self.endpoints {
+            return Some(only);
+        }
         // Where some are to get more than others, the same may be drawn twice: else of two each would get as much.
         let weighted = self.heaviest > 1;
         let second = self.one(|i, e| (weighted || i != first) && fit(e)).unwrap_or(first);

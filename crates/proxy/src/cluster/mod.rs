@@ -134,9 +134,14 @@ impl Cluster {
     }
 
     /// An endpoint for one try; `tried` are those that have had the request.
-    pub(crate) fn pick(&self, tried: &[SocketAddr], random: &mut fastrand::Rng) -> Option<Arc<Endpoint>> {
+    pub(crate) fn pick(
+        &self,
+        tried: &[SocketAddr],
+        now: Duration,
+        random: &mut fastrand::Rng,
+    ) -> Option<Arc<Endpoint>> {
         let endpoints = self.endpoints.load();
-        balance::pick(&endpoints.used, endpoints.heaviest, tried, self.now(), random).cloned()
+        balance::pick(&endpoints.used, endpoints.heaviest, tried, now, random).cloned()
     }
 
     /// Whether every endpoint has had the request.

@@ -84,7 +84,7 @@ fn weights_are_shares_and_alike_ones_are_none() {
         let all: Vec<_> = addrs(weights.len() as u16).into_iter().zip(weights.iter().copied()).collect();
         cluster.set_endpoints(&all);
         let mut random = fastrand::Rng::with_seed(5);
-        let picks: Vec<_> = (0..10_000).map(|_| cluster.pick(&[], &mut random).unwrap().addr).collect();
+        let picks: Vec<_> = (0..10_000).map(|_| cluster.pick(&[], cluster.now(), &mut random).unwrap().addr).collect();
         all.iter().map(|(addr, _)| picks.iter().filter(|picked| *picked == addr).count()).collect::<Vec<_>>()
     };
     let found = shares(&[1, 9]);

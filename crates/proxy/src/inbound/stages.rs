@@ -246,12 +246,12 @@ fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
 /// A random UUID (RFC 9562, 5.4) in its usual spelling.
 fn uuid_v4(random: u128) -> [u8; 36] {
     let bits = random & !(0xf << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62;
-    let bytes = bits.to_be_bytes();
+    // Where each byte's two digits stand; between them dashes.
+    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
     let mut text = [b'-'; 36];
-    let places = (0..36).filter(|i| !matches!(i, 8 | 13 | 18 | 23));
-    for (n, place) in places.enumerate() {
-        let nibble = bytes[n / 2] >> (4 * (1 - n % 2)) & 0xf;
-        text[place] = b"0123456789abcdef"[usize::from(nibble)];
+    for (byte, place) in bits.to_be_bytes().into_iter().zip(PLACES) {
+        let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+        (text[place], text[place + 1]) = (digit(byte >> 4), digit(byte & 0xf));
     }
     text
 }

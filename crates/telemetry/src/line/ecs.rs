@@ -70,7 +70,7 @@ pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, e
     if data.over_budget {
         line.text(key!("labels.retry_refused"), b"over_budget");
     }
-    line.display(key!("labels.ejected"), data.ejected);
+    line.socket_address(key!("labels.ejected"), data.ejected);
     line.text(key!("labels.ejected_reason"), data.text(Text::EjectedFor));
     line.text(key!("labels.tls_alpn"), data.text(Text::Alpn));
     line.text(key!("error.type"), data.cause.map_or("", model::Cause::label).as_bytes());

@@ -3,9 +3,7 @@
 /// Appends bytes as the inside of a JSON string (RFC 8259, 7): quotes, backslashes and controls escaped, what is not UTF-8
 /// replaced, and the separators some readers take for line ends escaped too.
 pub(super) fn json(out: &mut Vec<u8>, bytes: &[u8]) {
-    // Most texts need nothing. All bytes are looked at whatever the first says: so it is done many at once.
-    let special = |b: u8| !(0x20..0x7f).contains(&b) | (b == b'"') | (b == b'\\');
-    if !bytes.iter().fold(false, |found, &b| found | special(b)) {
+    if is_plain(bytes) {
         return out.extend_from_slice(bytes);
     }
     for chunk in bytes.utf8_chunks() {
@@ -27,6 +25,29 @@ pub(super) fn json(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
+/// Whether all are printable ASCII other than quotes and backslashes, as those of most texts: eight at once, the rest by table.
+fn is_plain(bytes: &[u8]) -> bool {
+    static PLAIN: [bool; 256] = {
+        let mut plain = [false; 256];
+        let mut b = 0x20;
+        while b < 0x7f {
+            plain[b] = b != b'"' as usize && b != b'\\' as usize;
+            b += 1;
+        }
+        plain
+    };
+    const LOW: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGH: u64 = LOW << 7;
+    // Not zero where one of the eight is below the limit.
+    let below = |word: u64, limit: u64| word.wrapping_sub(LOW * limit) & !word & HIGH;
+    let equal = |word: u64, byte: u8| below(word ^ (LOW * u64::from(byte)), 1);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let special = words.iter().map(|word| u64::from_ne_bytes(*word)).fold(0, |found, word| {
+        found | below(word, 0x20) | equal(word, 0x7f) | equal(word, b'"') | equal(word, b'\\') | word & HIGH
+    });
+    special == 0 && rest.iter().all(|&b| PLAIN[usize::from(b)])
+}
+
 /// Appends bytes as nginx and Apache write them within quotes: what is not printable ASCII, quotes and backslashes as
 /// `\xHH`.
 pub(super) fn text(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -36,6 +57,28 @@ pub(super) fn text(out: &mut Vec<u8>, bytes: &[u8]) {
         } else {
             out.extend_from_slice(b"\\x");
             out.extend([b >> 4, b & 0xf].map(|n| b"0123456789ABCDEF"[usize::from(n)]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Any byte, at any place of a word and beyond, among neighbours that borrow and carry.
+    #[test]
+    fn words_and_bytes_agree_on_what_is_plain() {
+        for neighbour in [b'a', b' ', b'!', b'#', b'[', b']', b'~'] {
+            for byte in 0..=255 {
+                for length in [1, 7, 8, 9, 16, 23] {
+                    for place in 0..length {
+                        let mut bytes = vec![neighbour; length];
+                        bytes[place] = byte;
+                        let expected = (0x20..0x7f).contains(&byte) && !matches!(byte, b'"' | b'\\');
+                        assert_eq!(is_plain(&bytes), expected, "{bytes:x?}");
+                    }
+                }
+            }
         }
     }
 }

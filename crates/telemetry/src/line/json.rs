@@ -65,7 +65,7 @@ pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, e
     line.text(key!("outrigger.port"), port.as_bytes());
     line.text(key!("outrigger.app.connection"), data.text(Text::App));
     if let Some((addr, mtls)) = data.upstream {
-        line.display(key!("outrigger.upstream.address"), Some(addr));
+        line.socket_address(key!("outrigger.upstream.address"), Some(addr));
         line.text(key!("outrigger.upstream.tls"), if mtls { b"mtls" } else { b"disabled" });
     }
     line.number(key!("outrigger.retries"), (data.retries > 0).then_some(u64::from(data.retries)));
@@ -73,7 +73,7 @@ pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, e
     if data.over_budget {
         line.text(key!("outrigger.retry.refused"), b"over_budget");
     }
-    line.display(key!("outrigger.ejected"), data.ejected);
+    line.socket_address(key!("outrigger.ejected"), data.ejected);
     line.text(key!("outrigger.ejected.reason"), data.text(Text::EjectedFor));
     line.text(key!("outrigger.tls.alpn"), data.text(Text::Alpn));
     line.text(key!("error.type"), data.cause.map_or("", model::Cause::label).as_bytes());

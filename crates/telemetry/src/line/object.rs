@@ -1,7 +1,6 @@
 //! A JSON object written key by key.
 
-use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::escape;
@@ -57,12 +56,13 @@ impl<'o> Object<'o> {
         }
     }
 
-    /// A value whose text needs no escape.
-    pub(super) fn display(&mut self, key: Key, value: Option<impl std::fmt::Display>) {
-        if let Some(value) = value {
+    /// An address and its port.
+    pub(super) fn socket_address(&mut self, key: Key, addr: Option<SocketAddr>) {
+        if let Some(addr) = addr {
             self.key(key);
-            // Writing into memory does not fail.
-            let _ = write!(self.out, "\"{value}\"");
+            self.out.push(b'"');
+            model::write_socket_addr(self.out, addr);
+            self.out.push(b'"');
         }
     }
 

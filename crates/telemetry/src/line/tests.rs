@@ -1,9 +1,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use model::{
-    Cause, ClientAddr, Direction, Facts, Failure, FieldName, FieldSet, Head, PeerAddr, Place, Scheme, Version,
-};
+use model::{Cause, ClientAddr, Direction, Facts, Failure, FieldName, Head, PeerAddr, Place, Scheme, Version};
 use proptest::prelude::*;
 
 use crate::*;
@@ -44,9 +42,8 @@ fn record(local: &std::rc::Rc<Local>, path: &str, agent: &[u8], change: impl FnO
         ClientAddr { ip: "203.0.113.77".parse().unwrap(), port: Some(99), source: model::AddressSource::XForwardedFor };
     let mut head = Head::new(Version::Http11, Scheme::Http, "GET", "shop.example", path);
     head.query = Some("token=secret");
-    let mut seen = FieldSet::default();
-    head.add(FieldName::UserAgent, agent, &mut seen);
-    head.add(FieldName::Referer, b"https://a/b?token=secret#x", &mut seen);
+    head.add(FieldName::UserAgent, agent);
+    head.add(FieldName::Referer, b"https://a/b?token=secret#x");
     let place =
         Place { country: "NO".parse().ok(), city: Some("Ås \"north\"".into()), asn: Some(64496), ..Place::default() };
     let facts = Facts { direction: Direction::Inbound, head: Some(&head), peer, identity: None, client, place: &place };

@@ -1,7 +1,7 @@
 //! HTTP/1 to the app: send, repeat where that is safe, and bring the answer back.
 
 use h1::{Body, Method, RequestHead, ResponseHead, Version};
-use model::{Cause, Edits, Failure, Permit};
+use model::{Cause, Edits, Failure, Head, Permit};
 use telemetry::Record;
 
 use super::exchange::{Exchange, NoAnswer};
@@ -35,13 +35,13 @@ impl Request {
     pub(super) fn new(
         permit: Permit,
         head: &RequestHead,
-        bytes: &[u8],
+        (bytes, facts): (&[u8], &Head<'_>),
         edits: &Edits,
         route: &Route,
         worker: &Worker,
     ) -> Self {
         let mut out = worker.take_memory();
-        heads::write_request(&mut out, head, bytes, edits, route);
+        heads::write_request(&mut out, head, bytes, facts, edits, route);
         Self {
             target: route.target.clone(),
             permit,
@@ -80,7 +80,7 @@ pub(super) async fn forward(caller: &mut Caller, port: &Port, request: Request, 
     };
     let mut pump = Pump::new(head, body, &limits, recode).keeping(tries.replayed());
     let mut reuse = if idempotent { Reuse::Any } else { Reuse::Fresh };
-    let mut response = worker.response_heads.take();
+    let mut response = worker.response_heads.take().unwrap_or_default();
     response.reset();
     loop {
         let (attempt, taken) = match worker.apps.take(&permit, &worker, port, &mut tries, reuse).await {

@@ -1,7 +1,7 @@
 //! Heads rewritten: what came in, with the stages' edits, becomes what goes out. Lines that stay are copied as they are.
 
 use h1::{Body, Field, RequestHead, ResponseHead, Role, Version};
-use model::{Edits, FieldName, FieldSet, Head, Scheme};
+use model::{Edits, FieldName, Head, Scheme};
 
 use super::pump::Recode;
 use crate::outbound::Route;
@@ -13,38 +13,46 @@ pub(super) fn facts<'b>(request: &RequestHead, bytes: &'b [u8], scheme: Scheme) 
         Version::Http11 => model::Version::Http11,
     };
     let method = request.method_str(bytes);
-    let mut head = Head::new(version, scheme, method, request.authority(bytes), request.path(bytes));
-    head.query = request.query(bytes);
-    let mut seen = FieldSet::default();
+    let (path, query) = request.path_and_query(bytes);
+    let mut head = Head::new(version, scheme, method, request.authority(bytes), path);
+    head.query = query;
     for field in request.fields(bytes) {
         if let Some(name) = FieldName::of(field.name) {
-            head.add(name, field.value, &mut seen);
+            head.add(name, field.value);
         }
     }
     head
 }
 
 /// The request as the app gets it: HTTP/1.1 in origin-form, end-to-end fields only, edits applied.
-pub(super) fn write_request(out: &mut Vec<u8>, request: &RequestHead, bytes: &[u8], edits: &Edits, route: &Route) {
+pub(super) fn write_request(
+    out: &mut Vec<u8>,
+    request: &RequestHead,
+    bytes: &[u8],
+    facts: &Head<'_>,
+    edits: &Edits,
+    route: &Route,
+) {
     let port = &route.port;
-    out.extend_from_slice(request.method_str(bytes).as_bytes());
+    out.extend_from_slice(facts.method.as_bytes());
     out.push(b' ');
-    out.extend_from_slice(request.path(bytes).as_bytes());
-    if let Some(query) = request.query(bytes) {
+    out.extend_from_slice(facts.path.as_bytes());
+    if let Some(query) = facts.query {
         out.push(b'?');
         out.extend_from_slice(query.as_bytes());
     }
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
-    match request.authority(bytes) {
+    match facts.authority {
         // HTTP/1.0 need not name a host, HTTP/1.1 must (RFC 9112, 3.2).
         "" => out.extend_from_slice(port.host(&route.default_host()).as_bytes()),
         authority => out.extend_from_slice(port.host(authority).as_bytes()),
     }
     out.extend_from_slice(b"\r\n");
+    let edited = edits.removes_any(facts.fields);
     copy_fields(out, request.fields(bytes), |field| match field.role {
         Role::HopByHop | Role::Host => false,
         Role::Expect => request.expects_continue(),
-        _ => !FieldName::of(field.name).is_some_and(|name| edits.removes(name)),
+        _ => !(edited && FieldName::of(field.name).is_some_and(|name| edits.removes(name))),
     });
     for (name, value) in edits.added() {
         h1::encode::field(out, name.as_bytes(), value);

@@ -55,7 +55,7 @@ pub(super) async fn serve(mut caller: Box<Caller>) {
 
 /// Waits for a request's first byte; `false` where the connection ended, or was idle too long.
 async fn wait_for_request(caller: &mut Caller, port: &Port) -> bool {
-    let age_left = caller.retires.map(|retires| retires.saturating_duration_since(Instant::now()));
+    let age_left = caller.retires.map(|retires| retires.saturating_duration_since(caller.worker.now()));
     let within = age_left.map_or(port.timeouts.idle, |left| left.min(port.timeouts.idle));
     match caller.read(within, Awaited::Next).await {
         Ok(()) => true,
@@ -79,7 +79,7 @@ async fn serve_one(caller: &mut Caller) -> Next {
     let worker = caller.worker.clone();
     // Taken now, not before the wait: what was reloaded meanwhile holds.
     let port = &worker.port(caller.port);
-    let mut head = worker.request_heads.take();
+    let mut head = worker.request_heads.take().unwrap_or_default();
     head.reset();
     match read_head(caller, port, &mut head).await {
         Ok((length, record)) => request(caller, port, head, length, record).await,
@@ -153,7 +153,10 @@ async fn request(
         admitted.and_then(|permit| Ok((permit, route?))).and_then(|(permit, route)| match head.method() {
             Method::Connect if proxy::is_asked(port, &caller.who) => Ok(Admitted::Connect(route)),
             Method::Connect | Method::Trace => Err(Failure::new(Cause::MethodNotAllowed, "")),
-            _ => Ok(Admitted::Request(forward::Request::new(permit, &head, bytes, edits, &route, &worker), route.port)),
+            _ => Ok(Admitted::Request(
+                forward::Request::new(permit, &head, (bytes, &facts), edits, &route, &worker),
+                route.port,
+            )),
         })
     };
     let is_head = head.method() == Method::Head;
@@ -188,10 +191,9 @@ fn route(
         let mut fields = head.fields(bytes);
         fields.find(|field| field.name.eq_ignore_ascii_case(name.as_bytes())).map(|field| field.value)
     };
-    let scheme = head.target(bytes).as_bytes().get(..6);
     let asks_for_tls =
-        port.direction == Direction::Outbound && scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https:"));
-    if asks_for_tls {
+        || head.target(bytes).as_bytes().get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https:"));
+    if port.direction == Direction::Outbound && head.is_absolute_form() && asks_for_tls() {
         return Err(Failure::new(Cause::NotImplemented, "an https URL asked of a proxy: CONNECT to its host instead"));
     }
     outbound::of_request(&caller.worker, (port, caller.port), &caller.who, facts.authority, value)

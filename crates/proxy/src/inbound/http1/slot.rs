@@ -20,7 +20,7 @@ impl Default for Slot {
 /// Serves one request of the caller's, in a place of the worker's.
 pub(super) async fn run(caller: Box<Caller>) -> (Box<Caller>, Next) {
     let worker = caller.worker.clone();
-    let mut slot = worker.requests.take();
+    let mut slot = worker.requests.take().unwrap_or_default();
     slot.0.begin(caller);
     let served = poll_fn(|cx| slot.0.poll(cx)).await;
     worker.requests.give(slot);

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use hyper::body::Incoming;
 use hyper::ext::Protocol as ExtendedConnect;
-use model::{Cause, Edits, Failure, FieldName, FieldSet, Head, Scheme, Version};
+use model::{Cause, Edits, Failure, FieldName, Head, Scheme, Version};
 
 use crate::config::Port;
 use crate::inbound::websocket;
@@ -45,14 +45,13 @@ pub(super) fn facts<'r>(request: &'r Request<Incoming>, port: &Port, scheme: Sch
     }
     let mut head = Head::new(Version::Http2, scheme, request.method().as_str(), authority, path);
     head.query = request.uri().query();
-    let mut seen = FieldSet::default();
     for (name, value) in headers {
         if value.as_bytes().trim_ascii().len() != value.len() {
             // Malformed in HTTP/2 (RFC 9113, 8.2.1), and another value in HTTP/1.1, which trims it.
             return Err(bad("a field value that begins or ends with white space"));
         }
         if let Some(known) = FieldName::of(name.as_str().as_bytes()) {
-            head.add(known, value.as_bytes(), &mut seen);
+            head.add(known, value.as_bytes());
         } else if h1::is_framing_alias(name.as_str().as_bytes()) {
             return Err(bad("a field name that an app might read as a framing field"));
         }
@@ -95,7 +94,7 @@ pub(super) fn write_http1(
     out.extend_from_slice(b" HTTP/1.1\r\n");
     h1::encode::field(&mut out, b"host", port.host(head.authority).as_bytes());
     let headers = request.headers();
-    for (name, value) in headers.iter().filter(|(name, _)| stays(name, edits)) {
+    for (name, value) in headers.iter().filter(|(name, _)| stays(name, head, edits)) {
         if *name != header::COOKIE {
             h1::encode::field(&mut out, name.as_str().as_bytes(), value.as_bytes());
         }
@@ -154,7 +153,7 @@ fn write_framing(out: &mut Vec<u8>, request: &Request<Incoming>) {
 pub(super) fn edited(request: &Request<Incoming>, head: &Head<'_>, edits: &Edits) -> HeaderMap {
     let received = request.headers();
     let mut headers = HeaderMap::with_capacity(received.len() + 4);
-    for (name, value) in received.iter().filter(|(name, _)| stays(name, edits)) {
+    for (name, value) in received.iter().filter(|(name, _)| stays(name, head, edits)) {
         headers.append(name, value.clone());
     }
     // gRPC asks for trailers in so many words (RFC 9113, 8.2.2 allows no other value).
@@ -170,7 +169,7 @@ pub(super) fn edited(request: &Request<Incoming>, head: &Head<'_>, edits: &Edits
 }
 
 /// Whether a field goes on as it is. Connection-specific fields were refused by the library (RFC 9113, 8.2.2).
-fn stays(name: &HeaderName, edits: &Edits) -> bool {
-    !matches!(*name, header::HOST | header::TE)
-        && !FieldName::of(name.as_str().as_bytes()).is_some_and(|known| edits.removes(known))
+fn stays(name: &HeaderName, head: &Head<'_>, edits: &Edits) -> bool {
+    let removed = || FieldName::of(name.as_str().as_bytes()).is_some_and(|known| edits.removes(known));
+    !(matches!(*name, header::HOST | header::TE) || edits.removes_any(head.fields) && removed())
 }

@@ -185,7 +185,7 @@ impl FromHttp1 {
     pub(super) async fn answer_head(&mut self, method: h1::Method) -> Result<(Box<ResponseHead>, usize), NoAnswer> {
         let limits =
             h1::Limits { head_bytes: self.call.port.limits.head_bytes, fields: self.call.port.limits.head_fields };
-        let mut head = self.call.worker().response_heads.take();
+        let mut head = self.call.worker().response_heads.take().unwrap_or_default();
         head.reset();
         loop {
             let length = poll_fn(|cx| self.poll_answer_head(cx, &mut head, &limits, method)).await?;
