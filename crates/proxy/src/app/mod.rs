@@ -6,7 +6,7 @@ pub(crate) mod http2;
 pub(crate) mod upload;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -49,7 +49,7 @@ pub(crate) struct Key {
 #[derive(Debug, Default)]
 pub(crate) struct Apps {
     /// The latest last.
-    idle: RefCell<BTreeMap<Key, Vec<Idle>>>,
+    idle: RefCell<BTreeMap<Key, VecDeque<Idle>>>,
     pub(crate) http2: http2::Clients,
 }
 
@@ -173,11 +173,11 @@ impl Apps {
         }
         let mut all = self.idle.borrow_mut();
         let idle = all.get_mut(&key)?;
-        while let Some(youngest) = idle.last() {
+        while let Some(youngest) = idle.back() {
             if reuse == Reuse::Fresh && youngest.since + FRESH < now {
                 return None;
             }
-            let mut taken = idle.pop()?;
+            let mut taken = idle.pop_back()?;
             // What the runtime knows costs nothing; a request that must not be sent twice asks the kernel as well.
             let quiet =
                 taken.link.poll_read_slice(cx, &mut [0]).is_pending() && (reuse == Reuse::Any || taken.link.is_quiet());
@@ -194,10 +194,7 @@ impl Apps {
         // An app that promises N seconds has begun to count before us: take one off.
         let promised = keep_alive.map_or(IDLE, |seconds| Duration::from_secs(u64::from(seconds.saturating_sub(1))));
         let mut all = self.idle.borrow_mut();
-        let idle = all.entry(key).or_default();
-        if idle.len() < KEPT {
-            idle.push(Idle { link, since, expires: since + promised.min(IDLE) });
-        }
+        keep(all.entry(key).or_default(), Idle { link, since, expires: since + promised.min(IDLE) }, KEPT);
     }
 
     /// Drops connections that expired or that the app has closed, and what is kept for apps that have none left.
@@ -210,6 +207,15 @@ impl Apps {
         });
         self.http2.sweep();
     }
+}
+
+/// Puts the youngest behind the others. Where as many are there as may be, the oldest makes way: it is the one that is of least
+/// use, and not every request may take it.
+fn keep<T>(kept: &mut VecDeque<T>, youngest: T, most: usize) {
+    if kept.len() >= most {
+        kept.pop_front();
+    }
+    kept.push_back(youngest);
 }
 
 impl AsyncRead for Link {
@@ -247,5 +253,17 @@ impl AsyncWrite for Link {
 
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_no_more_are_kept_the_oldest_goes() {
+        let mut kept = VecDeque::new();
+        (0..5).for_each(|n| keep(&mut kept, n, 3));
+        assert_eq!(kept, [2, 3, 4]);
     }
 }

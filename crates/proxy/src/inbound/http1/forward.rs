@@ -221,7 +221,7 @@ impl Answer {
         worker.response_heads.give(response);
         let limits =
             h1::Limits { head_bytes: exchange.port.limits.head_bytes, fields: exchange.port.limits.head_fields };
-        let mut pump = Pump::new(out, framing, &limits, back.recode);
+        let mut pump = Pump::new(out, framing, &limits, back.recode).once();
         if let Err(failure) = exchange.answer_body(&mut pump).await {
             exchange.record.fail(&failure);
             if back.until_close {

@@ -1,13 +1,17 @@
 //! One message's bytes on their way from one socket to the other, never more than a buffer's worth at a time.
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use h1::{Body, BodyDecoder, Limits, Piece};
 use net::{Buffer, Io};
+use tokio::io::AsyncWrite;
 
 /// Unsent bytes above which no more is read: backpressure.
 const ENOUGH: usize = 32 * 1024;
+/// Unsent bytes up to which more is looked for before they are sent: a head, and the buffer that it came in.
+const GATHERED: usize = 16 * 1024;
 
 /// A message being carried: first a head of our making, then a body from one side to the other.
 #[derive(Debug)]
@@ -68,6 +72,11 @@ impl Pump {
         Self { keeps: bytes, ..self }
     }
 
+    /// Gives the possibility to repeat the message up from the start.
+    pub(super) fn once(self) -> Self {
+        Self { whole: false, ..self }
+    }
+
     /// Carries what can be carried now; ready when the message is over and sent. `inbox` holds what was read from the
     /// sending side already, and afterwards what it sent beyond this message.
     pub(super) fn poll(
@@ -86,21 +95,29 @@ impl Pump {
                 inbox.consume(used);
                 continue;
             }
-            ready!(self.poll_flush(cx, to)).map_err(Broken::Write)?;
-            if self.decoder.is_done() {
-                return Poll::Ready(Ok(()));
+            if !self.gathers(inbox) {
+                ready!(self.poll_flush(cx, to)).map_err(Broken::Write)?;
+                if self.decoder.is_done() {
+                    return Poll::Ready(Ok(()));
+                }
+                if !inbox.is_empty() {
+                    // More than is worth keeping for a repetition.
+                    self.forget();
+                    continue;
+                }
             }
-            if !inbox.is_empty() {
-                // More than is worth keeping for a repetition.
-                self.forget();
-                continue;
-            }
-            let n = ready!(from.poll_read_slice(cx, scratch)).map_err(Broken::Read)?;
+            let n = match from.poll_read_slice(cx, scratch) {
+                Poll::Ready(Ok(n)) if n > 0 => n,
+                ended => {
+                    // Nothing came to go out together with what waits.
+                    let _ = self.poll_flush(cx, to).map_err(Broken::Write)?;
+                    ready!(ended).map_err(Broken::Read)?;
+                    self.moved = true;
+                    self.end()?;
+                    continue;
+                }
+            };
             self.moved = true;
-            if n == 0 {
-                self.end()?;
-                continue;
-            }
             if self.whole && self.unsent.len() + n <= self.keeps {
                 inbox.extend(&scratch[..n]);
                 continue;
@@ -109,6 +126,12 @@ impl Pump {
             let used = self.pass(cx, to, &scratch[..n])?;
             inbox.extend(&scratch[used..n]);
         }
+    }
+
+    /// Whether to look for more before anything is sent: what is there already goes out in one write, which costs more than
+    /// anything else does.
+    fn gathers(&self, inbox: &Buffer) -> bool {
+        !self.whole && inbox.is_empty() && !self.decoder.is_done() && self.unsent.len() <= GATHERED
     }
 
     /// The sending side's stream ended.
@@ -131,10 +154,7 @@ impl Pump {
             if let Piece::Data(range) = step.piece {
                 let data = &bytes[used..][range];
                 self.carried += data.len() as u64;
-                let n = match self.unsent.is_empty().then(|| to.poll_write_slice(cx, data)) {
-                    Some(Poll::Ready(written)) => written.map_err(Broken::Write)?,
-                    Some(Poll::Pending) | None => 0,
-                };
+                let n = self.write_with(cx, to, data).map_err(Broken::Write)?;
                 self.unsent.extend_from_slice(&data[n..]);
             }
             used += step.consumed;
@@ -143,6 +163,24 @@ impl Pump {
             }
         }
         Ok(used)
+    }
+
+    /// Writes what is unsent and these bytes behind it, in one go as far as the socket takes them; how many of these bytes went.
+    fn write_with(&mut self, cx: &mut Context<'_>, to: &mut Io, data: &[u8]) -> io::Result<usize> {
+        let before = &self.unsent[self.sent..];
+        let written = match before {
+            [] => to.poll_write_slice(cx, data),
+            _ => Pin::new(to).poll_write_vectored(cx, &[IoSlice::new(before), IoSlice::new(data)]),
+        };
+        let Poll::Ready(written) = written else { return Ok(0) };
+        let (written, waited) = (written?, before.len());
+        if written < waited {
+            self.sent += written;
+            return Ok(0);
+        }
+        self.unsent.clear();
+        self.sent = 0;
+        Ok(written - waited)
     }
 
     /// Decodes bytes and puts them behind what is unsent, framed for the receiving side; how many were used.
