@@ -17,6 +17,8 @@ static GEO_TABLE: &[u8] = include_bytes!("../../crates/geo/data/country.bin");
 const IDLE: [usize; 2] = [2_000, 20_000];
 /// How long a single connection may wait for its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long after its first answer a proxy counts as idle.
+const SETTLED: Duration = Duration::from_secs(3);
 
 /// Each peer fresh, in plaintext and over mutual TLS.
 pub(crate) fn measure(peers: &[Peer], dir: &Path, table: &mut Table) -> Fallible<()> {
@@ -37,6 +39,7 @@ pub(crate) fn measure(peers: &[Peer], dir: &Path, table: &mut Table) -> Fallible
                 }
             };
             let mut held = open(1)?;
+            std::thread::sleep(SETTLED);
             let before = measure::memory(&running.pids());
             alone.push((peer.kind, Cell::of([before as f64 / 1024.0])));
             let table = running.pids().into_iter().find_map(|pid| measure::resident(pid, GEO_TABLE));
