@@ -28,7 +28,7 @@ impl FieldName {
     /// one name, so that a forged `X_Forwarded_For` must be guarded like the real one. Every `x-client-geo-*` is
     /// [`FieldName::XClientGeo`], every `x-outrigger-*` [`FieldName::XOutrigger`].
     pub fn of(name: &[u8]) -> Option<Self> {
-        // Most fields begin like none of these.
+        // Most fields begin like none that is known.
         let first = name.first()?.to_ascii_lowercase();
         if !matches!(first, b'x' | b'f' | b't' | b'u' | b'c' | b'r' | b'p') {
             return None;
@@ -131,6 +131,7 @@ mod tests {
             (b"tracestate", Some(FieldName::Tracestate)),
             (b"User-Agent", Some(FieldName::UserAgent)),
             (b"Referer", Some(FieldName::Referer)),
+            (b"Proxy-Authorization", Some(FieldName::ProxyAuthorization)),
             (b"content-type", Some(FieldName::ContentType)),
             (b"X-Request-ID", Some(FieldName::XRequestId)),
             (b"x_forwarded_Prefix", Some(FieldName::XForwardedOther)),

@@ -93,6 +93,7 @@ async fn sidecar(
                 reloader.look();
                 poll_geo(&telemetry, &geo);
                 poll_key_pairs(&shared);
+                // Once all is set up, and again when what began meanwhile, such as the identity, is there.
                 if started.elapsed() < 2 * TICK {
                     resident::give_back();
                 }

@@ -90,8 +90,8 @@ impl Local {
         work()
     }
 
-    /// The time, as of this turn's last look: good for bounds and ages, which microseconds do not matter to. Outside of a turn
-    /// it is looked up.
+    /// The time, as of this turn's last look: good for bounds and ages, and for where a measure ends, which microseconds do not
+    /// matter to. Outside of a turn it is looked up.
     pub fn now(&self) -> Instant {
         match self.turn.get() {
             Turn::At(now) => now,
@@ -99,7 +99,7 @@ impl Local {
         }
     }
 
-    /// The time as it is, for what is measured.
+    /// The time as it is: where a measure begins.
     pub(crate) fn look(&self) -> Instant {
         let now = Instant::now();
         if !matches!(self.turn.get(), Turn::None) {

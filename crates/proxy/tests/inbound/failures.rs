@@ -95,6 +95,7 @@ async fn an_app_gone_within_its_answer_breaks_the_stream_honestly() {
         caller.send(format!("GET / {asked}\r\nHost: a\r\n\r\n")).await;
         let got = caller.rest().await;
         let body = got.split_once("\r\n\r\n").unwrap().1;
+        assert!(body.contains("half"), "what came is passed on: {got}");
         assert!(!body.contains("0\r\n\r\n"), "an unfinished body looks finished: {got}");
         if asked == "HTTP/1.0" {
             assert!(got.ends_with("<reset>"), "nothing tells that the answer is not whole: {got}");
