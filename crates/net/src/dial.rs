@@ -4,10 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use crate::{Io, keep_watch};
+use crate::Io;
+use crate::listen::{keep_watch, spare_control};
 
 /// How long an address may take where there are others.
 const AMONG_OTHERS: Duration = Duration::from_secs(2);
@@ -21,16 +22,20 @@ pub async fn dial(addrs: &[SocketAddr], within: Duration) -> io::Result<(Io, Soc
     let mut last = io::ErrorKind::AddrNotAvailable.into();
     for (i, &addr) in addrs.iter().enumerate() {
         let within = if i + 1 < addrs.len() { within.min(AMONG_OTHERS) } else { within };
-        match timeout(within, TcpStream::connect(addr)).await {
-            Ok(Ok(tcp)) => {
-                keep_watch(&tcp)?;
-                return Ok((tcp.into(), addr));
-            }
+        match timeout(within, connect(addr)).await {
+            Ok(Ok(tcp)) => return Ok((tcp.into(), addr)),
             Ok(Err(e)) => last = e,
             Err(_elapsed) => last = io::ErrorKind::TimedOut.into(),
         }
     }
     Err(last)
+}
+
+async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    keep_watch(&socket)?;
+    spare_control(&socket, addr.ip());
+    socket.connect(addr).await
 }
 
 #[cfg(test)]

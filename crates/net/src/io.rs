@@ -39,6 +39,11 @@ impl Io {
         self.tcp.local_addr()
     }
 
+    #[cfg(test)]
+    pub(crate) fn socket(&self) -> socket2::SockRef<'_> {
+        socket2::SockRef::from(&self.tcp)
+    }
+
     /// Whom a redirected connection was meant for: see [`original_dst`](crate::original_dst).
     pub fn original_dst(&self) -> Option<SocketAddr> {
         crate::original_dst(&self.tcp)

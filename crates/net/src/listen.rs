@@ -41,6 +41,7 @@ fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     // Accepted sockets inherit all of this on Linux: set once here, it costs no system call per connection.
     keep_watch(&socket)?;
+    spare_control(&socket, addr.ip());
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
@@ -56,6 +57,16 @@ pub fn keep_watch<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE.0).with_interval(KEEPALIVE.1).with_retries(4))?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+}
+
+/// Takes the simplest congestion control where the other end is on this host, as the app always is: memory has no congestion,
+/// and the host's choice may pace what is sent (BBR), with a timer and wake-ups for every request. To be called before the
+/// socket connects or listens.
+pub(crate) fn spare_control<'s>(socket: impl Into<SockRef<'s>>, addr: IpAddr) {
+    if addr.to_canonical().is_loopback() {
+        // In every kernel; without it the host's choice does.
+        let _ = socket.into().set_tcp_congestion(b"reno");
+    }
 }
 
 /// Accepts connections without registering them with this thread's runtime, so that they can be handed to another's.
@@ -143,6 +154,26 @@ mod tests {
         let _client = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let Accepted::Connection(stream, _) = acceptor.accept().await else { panic!("exhausted") };
         assert!(stream.nodelay().unwrap(), "options are inherited from the listener");
+    }
+
+    #[tokio::test]
+    async fn connections_within_the_host_have_no_pacing_and_others_what_the_host_chose() {
+        let control = |socket: SockRef<'_>| {
+            let name = socket.tcp_congestion().unwrap();
+            String::from_utf8(name.into_iter().take_while(|byte| *byte != 0).collect()).unwrap()
+        };
+        let default = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
+        for (bound, name) in [("127.0.0.1:0", "reno"), ("[::1]:0", "reno"), ("0.0.0.0:0", default.trim())] {
+            let Ok(listener) = listen(bound.parse().unwrap()) else { continue };
+            let mut addr = listener.local_addr().unwrap();
+            if addr.ip().is_unspecified() {
+                addr.set_ip(Ipv4Addr::LOCALHOST.into());
+            }
+            let (dialled, _) = crate::dial(&[addr], Duration::from_secs(5)).await.unwrap();
+            let (accepted, _) = accept(&listener).unwrap();
+            assert_eq!(control(SockRef::from(&accepted)), name, "accepted at {bound}");
+            assert_eq!(control(dialled.socket()), "reno", "dialled");
+        }
     }
 
     #[tokio::test]
