@@ -148,6 +148,83 @@ async fn an_app_that_breaks_off_resets_the_stream_only() {
 }
 
 #[tokio::test]
+async fn what_came_before_an_answer_broke_off_is_passed_on_and_then_the_stream_is_reset() {
+    let until_close = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf";
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n";
+    for (answer, then, unread, cause) in [
+        // An app that closes with something unread resets its connection.
+        (until_close, "", "unread", Some("app_broken")),
+        (until_close, "", "", None),
+        (chunked, "", "", Some("app_broken")),
+        (chunked, "zz\r\n", "", Some("app_protocol")),
+    ] {
+        let seen = std::sync::Arc::new(tokio::sync::Notify::new());
+        let told = seen.clone();
+        let (app, _) = app(move |mut caller, _| {
+            let seen = seen.clone();
+            async move {
+                caller.head().await;
+                if !unread.is_empty() {
+                    caller.0.peek(&mut [0]).await.unwrap();
+                }
+                caller.send(answer).await;
+                seen.notified().await;
+                caller.send(then).await;
+            }
+        })
+        .await;
+        let sidecar = Sidecar::start(app);
+        let mut caller = caller(&sidecar).await;
+        let answer = caller.send_request(request("POST", "/").body(full(unread)).unwrap()).await.unwrap();
+        let mut body = answer.into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
+        told.notify_one();
+        let rest = body.frame().await;
+        assert_eq!(rest.is_some_and(|rest| rest.is_err()), cause.is_some(), "{cause:?}");
+        drop(caller);
+        assert_eq!(sidecar.end()[0].get("error.type").and_then(|cause| cause.as_str()), cause);
+    }
+}
+
+#[tokio::test]
+async fn a_large_answer_arrives_whole_whatever_its_framing() {
+    let content: String = (0..9000).map(|n| format!("{n:07}\n")).collect();
+    let chunks = |size: usize| {
+        let chunks = content.as_bytes().chunks(size).map(std::str::from_utf8).map(Result::unwrap);
+        chunks.map(|chunk| format!("{:x}\r\n{chunk}\r\n", chunk.len())).collect::<String>()
+    };
+    for (fields, sent, trailers) in [
+        (format!("Content-Length: {}", content.len()), content.clone(), 0),
+        ("Connection: close".to_owned(), content.clone(), 0),
+        ("Transfer-Encoding: chunked".to_owned(), chunks(3000) + "0\r\n\r\n", 0),
+        ("Transfer-Encoding: chunked".to_owned(), chunks(7) + "0\r\nX-Check: sum\r\n\r\n", 1),
+    ] {
+        for piece in [1000, 8192, 100_000] {
+            let (head, sent) = (format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n"), sent.clone());
+            let (app, _) = app(move |mut caller, _| {
+                let whole = format!("{head}{sent}");
+                async move {
+                    caller.head().await;
+                    for piece in whole.as_bytes().chunks(piece) {
+                        caller.send(piece).await;
+                    }
+                }
+            })
+            .await;
+            let sidecar = Sidecar::start(app);
+            let mut caller = caller(&sidecar).await;
+            let answer = caller.send_request(request("GET", "/").body(full("")).unwrap()).await.unwrap();
+            let (_, body, got) = whole(answer).await;
+            assert!(body[..] == *content.as_bytes(), "{fields}, {piece}: {} bytes", body.len());
+            assert_eq!(got.map_or(0, |got| got.len()), trailers, "{fields}, {piece}");
+            drop(caller);
+            let log = sidecar.end();
+            assert_eq!((&log[0]["http.response.body.size"], log[0].get("error.type")), (&content.len().into(), None));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_caller_that_resets_its_stream_frees_the_apps_connection() {
     let (closed, mut seen) = mpsc::channel(1);
     let (asking, mut asked) = mpsc::channel(1);

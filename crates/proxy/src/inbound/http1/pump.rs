@@ -8,10 +8,10 @@ use h1::{Body, BodyDecoder, Limits, Piece};
 use net::{Buffer, Io};
 use tokio::io::AsyncWrite;
 
+use crate::worker::GATHERED;
+
 /// Unsent bytes above which no more is read: backpressure.
 const ENOUGH: usize = 32 * 1024;
-/// Unsent bytes up to which more is looked for before they are sent: a head, and the buffer that it came in.
-const GATHERED: usize = 16 * 1024;
 
 /// A message being carried: first a head of our making, then a body from one side to the other.
 #[derive(Debug)]

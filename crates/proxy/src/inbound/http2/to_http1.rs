@@ -21,6 +21,7 @@ use super::{Answered, Call, Stream};
 use crate::app::{Link, Reuse};
 use crate::inbound::interval::Interval;
 use crate::tries::{Tries, Try, Why};
+use crate::worker::GATHERED;
 
 /// Forwards a request whose head is written already.
 pub(super) fn forward(call: Call, request: Request<Incoming>, head: Vec<u8>) -> impl Future<Output = Answered> {
@@ -96,6 +97,18 @@ pub(super) struct FromHttp1 {
     /// When the whole answer has taken too long.
     bound: Option<Instant>,
     over: bool,
+    /// What comes behind the content that was handed over.
+    next: Option<Next>,
+}
+
+/// What comes behind an answer's content.
+enum Next {
+    /// Its end, or its trailers.
+    Over(Option<HeaderMap>),
+    /// The end of the app's stream.
+    Ended { orderly: bool },
+    /// Bytes that are not HTTP.
+    Failed(Failure),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -137,6 +150,7 @@ impl FromHttp1 {
             interval,
             bound: None,
             over: false,
+            next: None,
         }))
     }
 
@@ -341,79 +355,95 @@ impl FromHttp1 {
             return self
                 .broken(Failure::new(Cause::ClientDisconnected, "the caller broke off within the request body"));
         }
-        loop {
-            if !self.outbox.is_empty()
-                && let Some(frame) = self.decode_outbox().transpose()
-            {
-                return match frame {
-                    Ok(frame) => Poll::Ready(frame.map(Ok)),
-                    Err(failure) => self.broken(failure),
-                };
-            }
-            match self.poll_read_body(cx) {
-                Poll::Pending => {
-                    self.interval.poll(cx, &mut self.deadline, &mut self.call.record);
-                    return match super::poll_bound(cx, self.bound, &mut self.deadline) {
-                        Poll::Ready(failure) => self.broken(failure),
-                        Poll::Pending => Poll::Pending,
-                    };
-                }
-                Poll::Ready(true) => {}
-                Poll::Ready(false) => {
-                    let whole = self.decoder.as_mut().is_some_and(|decoder| decoder.at_eof().is_ok());
-                    if !whole {
-                        return self
-                            .broken(Failure::new(Cause::AppBroken, "the app closed the connection within its answer"));
-                    }
-                    self.finish();
-                    return Poll::Ready(None);
+        match self.poll_content(cx) {
+            Poll::Ready(Ok(frame)) => Poll::Ready(frame.map(Ok)),
+            Poll::Ready(Err(failure)) => self.broken(failure),
+            Poll::Pending => {
+                self.interval.poll(cx, &mut self.deadline, &mut self.call.record);
+                match super::poll_bound(cx, self.bound, &mut self.deadline) {
+                    Poll::Ready(failure) => self.broken(failure),
+                    Poll::Pending => Poll::Pending,
                 }
             }
         }
     }
 
-    /// Reads a body's bytes through the worker's scratch, so that a large one takes few system calls.
-    fn poll_read_body(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let Some(app) = &mut self.app else { return Poll::Ready(false) };
+    /// The next frame: what was read already and what the app has sent since, in one. What comes behind it waits in `next`.
+    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, Failure>> {
         let worker = self.call.worker().clone();
-        let scratch = &mut *worker.scratch.borrow_mut();
-        app.poll_read_slice(cx, scratch).map(|read| {
-            let n = read.unwrap_or(0);
-            self.outbox.extend(&scratch[..n]);
-            n > 0
-        })
-    }
-
-    /// The next frame of what was read: `Ok(None)` where more is needed, `Ok(Some(None))` at the end.
-    fn decode_outbox(&mut self) -> Result<Option<Option<Frame<Bytes>>>, Failure> {
-        let Some(decoder) = &mut self.decoder else { return Ok(None) };
-        while !self.outbox.is_empty() {
-            let bytes = self.outbox.filled();
-            let step = decoder.decode(bytes).map_err(|e| Failure::new(Cause::AppProtocol, e.reason()))?;
-            let data = match step.piece {
-                Piece::Data(range) => Some(Bytes::copy_from_slice(&bytes[range])),
-                Piece::End | Piece::NeedMore => None,
-            };
-            self.outbox.consume(step.consumed);
-            if let Some(data) = data {
-                self.call.record.sent(data.len() as u64);
-                let over = decoder.is_done();
-                if over {
-                    self.finish();
+        let mut data = Vec::new();
+        if self.next.is_none() && !self.outbox.is_empty() {
+            data.reserve_exact(self.length.map_or(0, |length| length.min(GATHERED as u64) as usize));
+            let mut outbox = std::mem::take(&mut self.outbox);
+            outbox.consume(self.decode(outbox.filled(), &mut data));
+            worker.buffers.release(&mut outbox);
+            self.outbox = outbox;
+        }
+        // Through the worker's scratch, so that a large body takes few system calls.
+        let scratch = &mut **worker.scratch.borrow_mut();
+        while self.next.is_none() && self.outbox.is_empty() && data.len() < GATHERED {
+            let before = data.len();
+            match self.app.as_mut().map_or(Poll::Ready(Ok(0)), |app| app.poll_read_slice(cx, scratch)) {
+                Poll::Ready(Ok(n)) if n > 0 => {
+                    let used = self.decode(&scratch[..n], &mut data);
+                    self.outbox.extend(&scratch[used..n]);
+                    if data.len() > before {
+                        break;
+                    }
                 }
-                return Ok(Some(Some(Frame::data(data))));
-            }
-            if decoder.is_done() {
-                let trailers = trailers_of(decoder);
-                self.finish();
-                return Ok(Some(trailers.map(Frame::trailers)));
-            }
-            if step.consumed == 0 {
-                break;
+                Poll::Ready(ended) => self.next = Some(Next::Ended { orderly: ended.is_ok() }),
+                Poll::Pending if data.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
             }
         }
-        self.call.worker().buffers.release(&mut self.outbox);
-        Ok(None)
+        if data.is_empty() {
+            return Poll::Ready(self.next.take().map_or(Ok(None), |next| self.follow(next)));
+        }
+        self.call.record.sent(data.len() as u64);
+        if let Some(Next::Over(None)) = self.next {
+            self.finish();
+        }
+        Poll::Ready(Ok(Some(Frame::data(data.into()))))
+    }
+
+    /// Puts the content in `bytes` behind `data`; how many bytes were used. Notes what comes next where content does not.
+    fn decode(&mut self, bytes: &[u8], data: &mut Vec<u8>) -> usize {
+        let mut used = 0;
+        while let Some(decoder) = self.decoder.as_mut().filter(|_| used < bytes.len() && self.next.is_none()) {
+            match decoder.decode(&bytes[used..]) {
+                Ok(step) => {
+                    if let Piece::Data(range) = step.piece {
+                        data.extend_from_slice(&bytes[used..][range]);
+                    }
+                    used += step.consumed;
+                    if decoder.is_done() {
+                        self.next = Some(Next::Over(trailers_of(decoder)));
+                    }
+                }
+                Err(e) => self.next = Some(Next::Failed(Failure::new(Cause::AppProtocol, e.reason()))),
+            }
+        }
+        used
+    }
+
+    /// What comes behind the content.
+    fn follow(&mut self, next: Next) -> Result<Option<Frame<Bytes>>, Failure> {
+        match next {
+            Next::Failed(failure) => Err(failure),
+            Next::Over(trailers) => {
+                self.finish();
+                Ok(trailers.map(Frame::trailers))
+            }
+            Next::Ended { orderly }
+                if orderly && self.decoder.as_mut().is_some_and(|decoder| decoder.at_eof().is_ok()) =>
+            {
+                self.finish();
+                Ok(None)
+            }
+            Next::Ended { .. } => {
+                Err(Failure::new(Cause::AppBroken, "the app closed the connection within its answer"))
+            }
+        }
     }
 
     fn broken(&mut self, failure: Failure) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
