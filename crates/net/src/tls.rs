@@ -4,7 +4,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustls::Connection;
+use rustls::{Connection, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -42,19 +42,33 @@ impl Session {
         tcp: &mut TcpStream,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), HandshakeError>> {
+        let mut said_more = false;
         loop {
             ready!(self.poll_flush(tcp, cx)).map_err(HandshakeError::Io)?;
             if !self.0.is_handshaking() {
+                if !said_more && self.has_nothing_to_answer() {
+                    // Fails only on a socket that is gone already.
+                    let _ = socket2::SockRef::from(&*tcp).set_tcp_quickack(true);
+                }
                 return Poll::Ready(Ok(()));
             }
             if ready!(self.poll_fill(tcp, cx)).map_err(HandshakeError::Io)? == 0 {
                 return Poll::Ready(Err(HandshakeError::Ended));
             }
-            if let Err(e) = self.0.process_new_packets() {
-                self.tell(tcp, cx);
-                return Poll::Ready(Err(HandshakeError::Tls(e)));
+            match self.0.process_new_packets() {
+                Ok(state) => said_more = state.plaintext_bytes_to_read() > 0,
+                Err(e) => {
+                    self.tell(tcp, cx);
+                    return Poll::Ready(Err(HandshakeError::Tls(e)));
+                }
             }
         }
+    }
+
+    /// Whether the handshake's last message is the peer's (RFC 8446, 2), and where no tickets are sent nothing of ours follows.
+    /// The kernel would delay the acknowledgement by 40 ms then, and a client under Nagle's algorithm its first request.
+    fn has_nothing_to_answer(&self) -> bool {
+        matches!(self.0, Connection::Server(_)) && self.0.protocol_version() == Some(ProtocolVersion::TLSv1_3)
     }
 
     /// Sends the alert that says what was wrong, as far as the socket takes it. For a few errors, such as a handshake message
