@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::Resumption;
-use tokio_rustls::rustls::crypto::aws_lc_rs::{default_provider, kx_group};
+use tokio_rustls::rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, version};
@@ -34,6 +34,8 @@ impl Client {
             Group::X25519 => kx_group::X25519,
             Group::X25519MlKem768 => kx_group::X25519MLKEM768,
         }];
+        // The same for all peers, of which each would choose another.
+        provider.cipher_suites = vec![cipher_suite::TLS13_AES_128_GCM_SHA256];
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(dir.join("bundle.pem"))?)?;
         let chain = CertificateDer::pem_file_iter(dir.join(format!("{name}.crt")))?.collect::<Result<_, _>>()?;

@@ -32,7 +32,7 @@ defaults
 "
     );
     let inward = format!(
-        "ssl crt {dir}/direct.pem ca-file {dir}/bundle.pem verify required ssl-min-ver TLSv1.3 curves X25519 no-tls-tickets"
+        "ssl crt {dir}/direct.pem ca-file {dir}/bundle.pem verify required ssl-min-ver TLSv1.3 curves X25519 ciphersuites TLS_AES_128_GCM_SHA256 no-tls-tickets"
     );
     let outward =
         format!("ssl crt {dir}/direct.pem ca-file {dir}/bundle.pem verify required ssl-min-ver TLSv1.3 no-ssl-reuse");

@@ -39,6 +39,7 @@ http {{
     }}
   }}
   ssl_protocols TLSv1.3; ssl_ecdh_curve X25519; ssl_session_tickets off; ssl_session_cache off;
+  ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;
   server {{
     listen {tls} ssl; ssl_certificate {dir}/direct.crt; ssl_certificate_key {dir}/direct.key;
     ssl_client_certificate {dir}/bundle.pem; ssl_verify_client on; ssl_verify_depth 3;

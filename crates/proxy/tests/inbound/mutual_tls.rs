@@ -9,11 +9,15 @@ use proxy::config::{Port, Protocol, Tls};
 use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::rustls::crypto::aws_lc_rs::cipher_suite::{
+    TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+};
+use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tokio_rustls::rustls::{HandshakeKind, ProtocolVersion};
+use tokio_rustls::rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
 
 use crate::harness::{Raw, Sidecar, app, field, mirror};
-use crate::tls_peers::{CLIENT, DOMAIN, SERVER, ask, ask_http2, client, connect, known, say, showing};
+use crate::tls_peers::{CLIENT, DOMAIN, SERVER, ask, ask_http2, client, client_with, connect, known, say, showing};
 
 const GET: &str =
     "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Client-Cert: By=me;URI=spiffe://forged\r\nConnection: close\r\n\r\n";
@@ -44,6 +48,25 @@ async fn a_caller_that_proves_itself_is_told_to_the_app_and_to_the_log() {
     sidecar.counts("outrigger_tls_handshakes_total{result=\"ok\"} 3").await;
     for line in sidecar.end() {
         assert_eq!((&line["outrigger.peer.identity"], &line["url.scheme"]), (&CLIENT.into(), &"https".into()));
+    }
+}
+
+#[tokio::test]
+async fn aes_128_is_agreed_on_whatever_the_caller_likes_best_and_nobody_has_to_have_it() {
+    let (authority, _dir, identity) = known();
+    let (app, _) = mirror().await;
+    let sidecar = Sidecar::known_as(identity, app, strict);
+    let svid = authority.svid("/ns/b/sa/client").unwrap();
+    for (offered, agreed) in [
+        (&[TLS13_AES_256_GCM_SHA384, TLS13_AES_128_GCM_SHA256][..], CipherSuite::TLS13_AES_128_GCM_SHA256),
+        (&[TLS13_AES_256_GCM_SHA384], CipherSuite::TLS13_AES_256_GCM_SHA384),
+        (&[TLS13_CHACHA20_POLY1305_SHA256], CipherSuite::TLS13_CHACHA20_POLY1305_SHA256),
+    ] {
+        let mut provider = default_provider();
+        provider.cipher_suites = offered.to_vec();
+        let mut stream = connect(&sidecar, client_with(provider, &[&TLS13], Some(&svid), &[])).await.unwrap();
+        assert_eq!(stream.get_ref().1.negotiated_cipher_suite().map(|suite| suite.suite()), Some(agreed));
+        assert!(say(&mut stream, GET).await.unwrap().starts_with("HTTP/1.1 200"));
     }
 }
 

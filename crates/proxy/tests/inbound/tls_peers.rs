@@ -113,7 +113,17 @@ pub(crate) fn client(
     shown: Option<&Issued>,
     alpn: &[&str],
 ) -> ClientConfig {
-    let builder = ClientConfig::builder_with_provider(Arc::new(crypto::aws_lc_rs::default_provider()))
+    client_with(crypto::aws_lc_rs::default_provider(), versions, shown, alpn)
+}
+
+/// The same, with what this provider knows.
+pub(crate) fn client_with(
+    provider: crypto::CryptoProvider,
+    versions: &[&'static SupportedProtocolVersion],
+    shown: Option<&Issued>,
+    alpn: &[&str],
+) -> ClientConfig {
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(RootCertStore::empty());
