@@ -163,9 +163,9 @@ impl Clients {
         attempt.sending();
         let stream = OpenStream::new(&client.streams);
         tries.went(client.went);
-        let sending = client.sender.try_send_request(request);
+        let mut sending = pin!(client.sender.try_send_request(request));
         let sent = match attempt.deadline {
-            Some(deadline) => timeout_at(deadline, sending).await,
+            Some(deadline) => timeout_at(deadline, sending.as_mut()).await,
             None => Ok(sending.await),
         };
         let mut e = match sent {
@@ -207,7 +207,8 @@ impl Clients {
         if let Some(client) = peer.with_room(to) {
             return Ok((client, true));
         }
-        let client = open(worker, port, to, turn).await?;
+        // Rare, and large: it is not to make every request's future as large.
+        let client = Box::pin(open(worker, port, to, turn)).await?;
         peer.clients.borrow_mut().push(client.clone());
         Ok((client, false))
     }

@@ -1,6 +1,6 @@
 //! An HTTP/2 stream to an app that speaks HTTP/2: gRPC, or a port that says so. Frames pass as they are, trailers too.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -40,11 +40,13 @@ pub(super) async fn forward(mut call: Call, request: Request<Incoming>, headers:
     let progress = upload.progress();
     let worker = call.worker().clone();
     let request = Request::from_parts(parts, upload);
-    let sending = worker.apps.http2.send(&call.permit, &worker, &call.port, &mut tries, request);
-    // A gRPC answer may begin with its first message, minutes from now.
-    let sent = match call.grpc {
-        true => sending.await,
-        false => progress.bound(&worker, &call.port.timeouts, sending).await,
+    let sent = {
+        let mut sending = pin!(worker.apps.http2.send(&call.permit, &worker, &call.port, &mut tries, request));
+        // A gRPC answer may begin with its first message, minutes from now.
+        match call.grpc {
+            true => sending.await,
+            false => progress.bound(&worker, &call.port.timeouts, sending.as_mut()).await,
+        }
     };
     if sent.as_ref().is_err_and(|failure| failure.cause == Cause::AppTimeout) {
         tries.out_of_patience();
