@@ -9,7 +9,8 @@ use net::Deadline;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::answer::Answer;
-use super::to_http1::{FromHttp1, response_headers};
+use super::heads::response_headers;
+use super::to_http1::FromHttp1;
 use super::to_http2::FromHttp2;
 use super::upload;
 use super::{Answered, Call};

@@ -173,3 +173,14 @@ fn stays(name: &HeaderName, head: &Head<'_>, edits: &Edits) -> bool {
     let removed = || FieldName::of(name.as_str().as_bytes()).is_some_and(|known| edits.removes(known));
     !(matches!(*name, header::HOST | header::TE) || edits.removes_any(head.fields) && removed())
 }
+
+/// An HTTP/1.1 answer's end-to-end fields.
+pub(super) fn response_headers(head: &h1::ResponseHead, bytes: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for field in head.fields(bytes).filter(|field| field.role != h1::Role::HopByHop) {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(field.name), HeaderValue::from_bytes(field.value)) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}

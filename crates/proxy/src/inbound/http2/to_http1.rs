@@ -1,27 +1,24 @@
 //! An HTTP/2 stream to an app that speaks HTTP/1.1: the answer's body owns the app's connection and keeps pushing the
 //! request while it is read.
 
+mod content;
+
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use h1::{BodyDecoder, Piece, ResponseHead};
-use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
-use http_body::{Frame, SizeHint};
+use h1::{BodyDecoder, ResponseHead};
+use http::{Method, Request};
 use hyper::body::Incoming;
 use model::{Cause, Failure};
 use net::{Buffer, Deadline};
 use telemetry::Limit;
 use tokio::time::Instant;
 
-use super::answer::{Answer, BrokenOff};
 use super::upload::Upload;
-use super::{Answered, Call, Stream};
+use super::{Answered, Call};
 use crate::app::{Link, Reuse};
 use crate::inbound::interval::Interval;
 use crate::tries::{Tries, Try, Why};
-use crate::worker::GATHERED;
 
 /// Forwards a request whose head is written already.
 pub(super) fn forward(call: Call, request: Request<Incoming>, head: Vec<u8>) -> impl Future<Output = Answered> {
@@ -98,17 +95,7 @@ pub(super) struct FromHttp1 {
     bound: Option<Instant>,
     over: bool,
     /// What comes behind the content that was handed over.
-    next: Option<Next>,
-}
-
-/// What comes behind an answer's content.
-enum Next {
-    /// Its end, or its trailers.
-    Over(Option<HeaderMap>),
-    /// The end of the app's stream.
-    Ended { orderly: bool },
-    /// Bytes that are not HTTP.
-    Failed(Failure),
+    next: Option<content::Next>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -315,186 +302,4 @@ impl FromHttp1 {
     pub(super) fn head_bytes(&self) -> &[u8] {
         self.outbox.filled()
     }
-
-    /// The answer as hyper sends it, with the rest of it behind.
-    pub(super) fn into_response(mut self: Box<Self>, head: Box<ResponseHead>, length: usize) -> Response<Answer> {
-        let mut response = Response::new(());
-        *response.status_mut() = StatusCode::from_u16(head.status()).unwrap_or(StatusCode::BAD_GATEWAY);
-        *response.headers_mut() = response_headers(&head, self.outbox.filled());
-        self.outbox.consume(length);
-        let limits =
-            h1::Limits { head_bytes: self.call.port.limits.head_bytes, fields: self.call.port.limits.head_fields };
-        let decoder = BodyDecoder::new(head.body(), &limits);
-        self.length = match head.body() {
-            h1::Body::Length(length) => Some(length),
-            h1::Body::Empty => Some(0),
-            h1::Body::Chunked | h1::Body::UntilClose => None,
-        };
-        self.reusable = head.keep_alive() && head.body() != h1::Body::UntilClose;
-        self.keep_alive = head.keep_alive_timeout();
-        self.call.record.responded(head.status());
-        self.call.worker().response_heads.give(head);
-        self.bound = self.tries.deadline().filter(|_| !self.call.grpc);
-        if super::is_event_stream(response.headers()) {
-            self.bound = None;
-            self.call.record.stream("sse");
-        }
-        let over = decoder.is_done();
-        self.decoder = Some(decoder);
-        if over {
-            self.finish();
-        }
-        response.map(|()| Answer::Http1(self))
-    }
-
-    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        if self.over {
-            return Poll::Ready(None);
-        }
-        if self.push_upload(cx).is_err() {
-            return self
-                .broken(Failure::new(Cause::ClientDisconnected, "the caller broke off within the request body"));
-        }
-        match self.poll_content(cx) {
-            Poll::Ready(Ok(frame)) => Poll::Ready(frame.map(Ok)),
-            Poll::Ready(Err(failure)) => self.broken(failure),
-            Poll::Pending => {
-                self.interval.poll(cx, &mut self.deadline, &mut self.call.record);
-                match super::poll_bound(cx, self.bound, &mut self.deadline) {
-                    Poll::Ready(failure) => self.broken(failure),
-                    Poll::Pending => Poll::Pending,
-                }
-            }
-        }
-    }
-
-    /// The next frame: what was read already and what the app has sent since, in one. What comes behind it waits in `next`.
-    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, Failure>> {
-        let worker = self.call.worker().clone();
-        let mut data = Vec::new();
-        if self.next.is_none() && !self.outbox.is_empty() {
-            data.reserve_exact(self.length.map_or(0, |length| length.min(GATHERED as u64) as usize));
-            let mut outbox = std::mem::take(&mut self.outbox);
-            outbox.consume(self.decode(outbox.filled(), &mut data));
-            worker.buffers.release(&mut outbox);
-            self.outbox = outbox;
-        }
-        // Through the worker's scratch, so that a large body takes few system calls.
-        let scratch = &mut **worker.scratch.borrow_mut();
-        while self.next.is_none() && self.outbox.is_empty() && data.len() < GATHERED {
-            let before = data.len();
-            match self.app.as_mut().map_or(Poll::Ready(Ok(0)), |app| app.poll_read_slice(cx, scratch)) {
-                Poll::Ready(Ok(n)) if n > 0 => {
-                    let used = self.decode(&scratch[..n], &mut data);
-                    self.outbox.extend(&scratch[used..n]);
-                    if data.len() > before {
-                        break;
-                    }
-                }
-                Poll::Ready(ended) => self.next = Some(Next::Ended { orderly: ended.is_ok() }),
-                Poll::Pending if data.is_empty() => return Poll::Pending,
-                Poll::Pending => break,
-            }
-        }
-        if data.is_empty() {
-            return Poll::Ready(self.next.take().map_or(Ok(None), |next| self.follow(next)));
-        }
-        self.call.record.sent(data.len() as u64);
-        if let Some(Next::Over(None)) = self.next {
-            self.finish();
-        }
-        Poll::Ready(Ok(Some(Frame::data(data.into()))))
-    }
-
-    /// Puts the content in `bytes` behind `data`; how many bytes were used. Notes what comes next where content does not.
-    fn decode(&mut self, bytes: &[u8], data: &mut Vec<u8>) -> usize {
-        let mut used = 0;
-        while let Some(decoder) = self.decoder.as_mut().filter(|_| used < bytes.len() && self.next.is_none()) {
-            match decoder.decode(&bytes[used..]) {
-                Ok(step) => {
-                    if let Piece::Data(range) = step.piece {
-                        data.extend_from_slice(&bytes[used..][range]);
-                    }
-                    used += step.consumed;
-                    if decoder.is_done() {
-                        self.next = Some(Next::Over(trailers_of(decoder)));
-                    }
-                }
-                Err(e) => self.next = Some(Next::Failed(Failure::new(Cause::AppProtocol, e.reason()))),
-            }
-        }
-        used
-    }
-
-    /// What comes behind the content.
-    fn follow(&mut self, next: Next) -> Result<Option<Frame<Bytes>>, Failure> {
-        match next {
-            Next::Failed(failure) => Err(failure),
-            Next::Over(trailers) => {
-                self.finish();
-                Ok(trailers.map(Frame::trailers))
-            }
-            Next::Ended { orderly }
-                if orderly && self.decoder.as_mut().is_some_and(|decoder| decoder.at_eof().is_ok()) =>
-            {
-                self.finish();
-                Ok(None)
-            }
-            Next::Ended { .. } => {
-                Err(Failure::new(Cause::AppBroken, "the app closed the connection within its answer"))
-            }
-        }
-    }
-
-    fn broken(&mut self, failure: Failure) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        self.call.record.fail(&failure);
-        self.over = true;
-        self.app = None;
-        Poll::Ready(Some(Err(BrokenOff(failure.cause))))
-    }
-
-    /// The answer is read to its end: its connection may serve another request.
-    fn finish(&mut self) {
-        self.over = true;
-        self.call.record.finished();
-        let clean = self.reusable && self.outbox.is_empty() && self.upload_state == UploadState::Done;
-        if let (Some(app), Some(attempt)) = (self.app.take().filter(|_| clean), &self.attempt) {
-            self.call.worker().apps.put(&attempt.to, app, self.keep_alive, self.call.worker().now());
-        }
-        let memory = self.upload.take_memory();
-        self.call.worker().give_memory(memory);
-    }
-
-    pub(super) fn stream(&self) -> &Stream {
-        &self.call.stream
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        self.over
-    }
-
-    pub(super) fn size_hint(&self) -> SizeHint {
-        self.length.map_or_else(SizeHint::new, SizeHint::with_exact)
-    }
-}
-
-/// An HTTP/1.1 answer's end-to-end fields.
-pub(super) fn response_headers(head: &ResponseHead, bytes: &[u8]) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for field in head.fields(bytes).filter(|field| field.role != h1::Role::HopByHop) {
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(field.name), HeaderValue::from_bytes(field.value)) {
-            headers.append(name, value);
-        }
-    }
-    headers
-}
-
-fn trailers_of(decoder: &BodyDecoder) -> Option<HeaderMap> {
-    let mut trailers = HeaderMap::new();
-    for field in decoder.trailers() {
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(field.name), HeaderValue::from_bytes(field.value)) {
-            trailers.append(name, value);
-        }
-    }
-    (!trailers.is_empty()).then_some(trailers)
 }
