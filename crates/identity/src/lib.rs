@@ -26,7 +26,7 @@ pub use settings::{Ca, CaServer, Files, Settings, Source};
 pub use verify::{Peer, peer};
 
 /// The one cryptography provider: AWS-LC, X25519MLKEM768 first, and TLS_AES_128_GCM_SHA256, the suite that everybody has
-/// (RFC 8446, 9.1). AES-256 would bring SHA-384 with it, for which processors have no instructions: a tenth of a handshake.
+/// (RFC 8446, 9.1). AES-256 would bring SHA-384 with it, for which few processors have instructions: a tenth of a handshake.
 fn provider() -> &'static std::sync::Arc<rustls::crypto::CryptoProvider> {
     static PROVIDER: std::sync::OnceLock<std::sync::Arc<rustls::crypto::CryptoProvider>> = std::sync::OnceLock::new();
     PROVIDER.get_or_init(|| {

@@ -114,7 +114,10 @@ impl FromHttp1 {
             }
         }
         if data.is_empty() {
-            return Poll::Ready(self.next.take().map_or(Ok(None), |next| self.follow(next)));
+            // Never without: what is read becomes content, or is behind it. Were it so, the answer would not pass for whole.
+            let without = || Next::Failed(Failure::new(Cause::Internal, "neither content nor its end"));
+            let next = self.next.take().unwrap_or_else(without);
+            return Poll::Ready(self.follow(next));
         }
         self.call.record.sent(data.len() as u64);
         if let Some(Next::Over(None)) = self.next {
