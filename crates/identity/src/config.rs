@@ -73,6 +73,8 @@ pub(crate) fn server(svid: &Arc<Svid>, bundles: &Arc<Bundles>, alpn: Alpn) -> Re
     // A resumed session would outlive the certificate that opened it.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    // The data path protects the records of a connection itself.
+    config.enable_secret_extraction = true;
     Ok(config)
 }
 
@@ -90,5 +92,6 @@ pub(crate) fn client(
         .with_client_cert_resolver(svid.clone());
     config.alpn_protocols = alpn.protocols();
     config.resumption = Resumption::disabled();
+    config.enable_secret_extraction = true;
     Ok(config)
 }

@@ -5,12 +5,11 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustls::Connection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::Buffer;
-use crate::tls::{HandshakeError, Session};
+use crate::tls::{Agreed, Handshake, HandshakeError, Session};
 
 /// A connection's bytes, in plaintext or through TLS. Reading and writing go through the runtime's own poll functions, which
 /// remember a short read and so spare the system call that would only find nothing left.
@@ -44,25 +43,27 @@ impl Io {
         socket2::SockRef::from(&self.tcp)
     }
 
+    #[cfg(test)]
+    pub(crate) fn session(&self) -> Option<&Session> {
+        self.tls.as_deref()
+    }
+
     /// Whom a redirected connection was meant for: see [`original_dst`](crate::original_dst).
     pub fn original_dst(&self) -> Option<SocketAddr> {
         crate::original_dst(&self.tcp)
     }
 
     /// Begins TLS on a connection in plaintext; `read` is what was already read of the peer's part.
-    ///
-    /// # Errors
-    /// Where those bytes alone are wrong. [`Io::poll_tell`] then sends the alert.
-    pub fn begin_tls(&mut self, connection: Connection, read: &[u8]) -> Result<(), rustls::Error> {
-        let session = self.tls.insert(Box::new(Session(connection)));
-        session.replay(read)
+    pub fn begin_tls(&mut self, handshake: Handshake, read: &[u8]) {
+        self.tls = Some(Box::new(Session::new(handshake, read)));
     }
 
-    /// Takes the handshake as far as the bytes there allow. Pending without progress until the peer has sent more.
-    pub fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HandshakeError>> {
+    /// Takes the handshake that was begun as far as the bytes there allow, and tells what was agreed on once it is over. Pending without
+    /// progress until the peer has sent more.
+    pub fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<Agreed, HandshakeError>> {
         match &mut self.tls {
             Some(session) => session.poll_handshake(&mut self.tcp, cx),
-            None => Poll::Ready(Ok(())),
+            None => Poll::Ready(Ok(Agreed::default())),
         }
     }
 
@@ -70,7 +71,7 @@ impl Io {
     pub fn poll_handshake_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // An error is for the next step to find.
         match &self.tls {
-            Some(session) if session.0.wants_write() => self.tcp.poll_write_ready(cx).map(|_| ()),
+            Some(session) if session.wants_write() => self.tcp.poll_write_ready(cx).map(|_| ()),
             _ => self.tcp.poll_read_ready(cx).map(|_| ()),
         }
     }
@@ -78,19 +79,6 @@ impl Io {
     /// Gives a session that failed up; the connection under it stays.
     pub fn leave_tls(&mut self) {
         self.tls = None;
-    }
-
-    /// Sends what TLS has to say last, such as an alert, as far as the socket takes it; always ready.
-    pub fn poll_tell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(session) = &mut self.tls {
-            session.tell(&mut self.tcp, cx);
-        }
-        Poll::Ready(())
-    }
-
-    /// The TLS session, where there is one: what was agreed on, and with whom.
-    pub fn session(&self) -> Option<&Connection> {
-        self.tls.as_ref().map(|session| &session.0)
     }
 
     /// Reads once into `into`, at least one byte; 0 is the end of the stream (or an empty `into`).
@@ -155,7 +143,7 @@ impl Io {
     /// Asks the kernel, not the runtime's memory, whether the peer has closed or sent something: one system call.
     pub fn is_quiet(&mut self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
-        self.tls.as_mut().is_none_or(|session| session.is_quiet())
+        self.tls.as_ref().is_none_or(|session| session.is_quiet())
             && matches!(
                 socket2::SockRef::from(&self.tcp).peek(&mut byte),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock
@@ -178,7 +166,7 @@ impl AsyncWrite for Io {
         let Self { tcp, tls, .. } = &mut *self;
         match tls {
             None => Pin::new(tcp).poll_write(cx, buf),
-            Some(session) => session.poll_write(tcp, cx, |writer| writer.write(buf)),
+            Some(session) => session.poll_write(tcp, cx, &[io::IoSlice::new(buf)]),
         }
     }
 
@@ -199,7 +187,7 @@ impl AsyncWrite for Io {
         match tls {
             None => Pin::new(tcp).poll_write_vectored(cx, bufs),
             // One record for all of them, where they fit.
-            Some(session) => session.poll_write(tcp, cx, |writer| writer.write_vectored(bufs)),
+            Some(session) => session.poll_write(tcp, cx, bufs),
         }
     }
 

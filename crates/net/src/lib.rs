@@ -11,11 +11,11 @@ mod io;
 mod listen;
 mod original;
 mod spare;
-mod tls;
 mod tunnel;
 
 pub mod dns;
 pub mod proxy_protocol;
+pub mod tls;
 
 pub use buffer::{Buffer, Buffers};
 pub use client_hello::{ClientHello, Hello, client_hello};
@@ -28,5 +28,5 @@ pub use io::Io;
 pub use listen::{Accepted, Acceptor, keep_watch, lacks_ipv6, listen};
 pub use original::{is_local, original_dst};
 pub use spare::Spare;
-pub use tls::HandshakeError;
+pub use tls::{Agreed, Handshake, HandshakeError};
 pub use tunnel::{Carried, tunnel};

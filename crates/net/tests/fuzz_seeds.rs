@@ -6,6 +6,8 @@
 mod first_bytes;
 #[path = "../fuzz/checks/proxy_protocol.rs"]
 mod proxy_protocol;
+#[path = "../fuzz/checks/tls.rs"]
+mod tls;
 
 fn every_seed_passes(target: &str, check: fn(&[u8])) {
     let seeds = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
@@ -25,4 +27,9 @@ fn every_seed_of_a_proxy_header_passes() {
 #[test]
 fn every_seed_of_first_bytes_passes() {
     every_seed_passes("first_bytes", first_bytes::check);
+}
+
+#[test]
+fn every_seed_of_tls_passes() {
+    every_seed_passes("tls", tls::check);
 }

@@ -5,8 +5,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use model::TlsFault;
-use net::{Deadline, HandshakeError, Io};
-use rustls::Connection;
+use net::{Agreed, Deadline, Handshake, HandshakeError, Io};
 
 use crate::worker::Worker;
 
@@ -25,21 +24,18 @@ pub(crate) fn failed(e: rustls::Error) -> Fault {
 pub(crate) async fn finish(
     worker: &Worker,
     io: &mut Io,
-    connection: Connection,
+    handshake: Handshake,
     read: &[u8],
     deadline: &mut Deadline,
-) -> Result<(), Fault> {
+) -> Result<Agreed, Fault> {
     let mut turn = worker.handshake_turn().await;
-    if let Err(e) = io.begin_tls(connection, read) {
-        poll_fn(|cx| io.poll_tell(cx)).await;
-        return Err(failed(e));
-    }
+    io.begin_tls(handshake, read);
     loop {
         let step = poll_fn(|cx| Poll::Ready(io.poll_handshake(cx))).await;
         tokio::task::yield_now().await;
         drop(turn);
         match step {
-            Poll::Ready(Ok(())) => return Ok(()),
+            Poll::Ready(Ok(agreed)) => return Ok(agreed),
             Poll::Ready(Err(HandshakeError::Tls(e))) => return Err(failed(e)),
             Poll::Ready(Err(HandshakeError::Ended)) => {
                 return Err((TlsFault::Disconnected, "the peer left within the handshake".into()));

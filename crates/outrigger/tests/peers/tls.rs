@@ -1,7 +1,7 @@
 //! TLS clients that people have: curl, OpenSSL, sslscan; and certificates renewed while they call.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::io::{PipeReader, Read, Write};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -75,6 +75,53 @@ fn openssl_gets_what_a_port_says_and_alerts_for_the_rest() {
                 .is_some_and(|page| page.lines().any(|line| line.starts_with(&counted) && !line.ends_with(" 0")))
         });
     }
+}
+
+/// Writes this, then reads until that is said.
+fn tell(client: &mut (ChildStdin, PipeReader), said: &str, until: &str) {
+    client.0.write_all(said.as_bytes()).unwrap();
+    let (mut all, mut some) = (Vec::new(), [0; 8192]);
+    while !String::from_utf8_lossy(&all).contains(until) {
+        match client.1.read(&mut some).unwrap() {
+            0 => panic!("{said:?}, and never {until:?}: {}", String::from_utf8_lossy(&all)),
+            n => all.extend_from_slice(&some[..n]),
+        }
+    }
+}
+
+#[test]
+fn openssl_changes_keys_in_the_middle_and_has_us_change_ours() {
+    let mesh = Mesh::new("key-update");
+    let file = |name: &str| mesh.dir.join(name).display().to_string();
+    let (bundle, cert, key) = (file("bundle.pem"), file("client/tls.crt"), file("client/tls.key"));
+    let outrigger = mesh.start("key-update", mirror(), "{mode: strict}");
+    for suite in ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"] {
+        let connect = format!("localhost:{}", outrigger.listen);
+        let mut command = Command::new("openssl");
+        command.args(["s_client", "-connect", &connect, "-CAfile", &bundle, "-ciphersuites", suite]);
+        command.args(["-cert", &cert, "-cert_chain", &cert, "-key", &key]);
+        let (reader, writer) = std::io::pipe().unwrap();
+        command.stdin(Stdio::piped()).stdout(writer.try_clone().unwrap()).stderr(writer);
+        let Ok(mut child) = command.spawn() else { return crate::skip("openssl is not installed") };
+        // Its own ends of the pipe are gone with it.
+        drop(command);
+        let mut client = (child.stdin.take().unwrap(), reader);
+        tell(&mut client, "", suite);
+        let get = |n: u32| format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n");
+        for n in 0..3 {
+            tell(&mut client, &get(n), &format!("/{n}"));
+            // Asks for ours as well; the other asks for nothing.
+            tell(&mut client, "K\n", "KEYUPDATE");
+            tell(&mut client, &get(n + 10), &format!("/{}", n + 10));
+            tell(&mut client, "k\n", "KEYUPDATE");
+        }
+        drop(client);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    outrigger.wait_until(|this| {
+        this.log().lines().filter(|line| line.contains("\"http.response.status_code\":200")).count() == 18
+    });
 }
 
 #[test]

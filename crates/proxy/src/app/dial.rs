@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use identity::Alpn;
 use model::{Cause, Failure, TlsFault};
-use net::{Deadline, Io};
+use net::{Deadline, Handshake, Io};
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection};
 use tokio::time::Instant;
 
 use super::{Link, Parts};
@@ -59,12 +59,11 @@ async fn prove(
     io: &mut Io,
     alpn: Alpn,
 ) -> Result<(), Fault> {
-    let connection = ClientConnection::new(config, server_name(to)).map_err(failed)?;
+    let connection = Handshake::client(config, server_name(to)).map_err(failed)?;
     let mut deadline = Deadline::new();
     deadline.set(Some(Instant::now() + port.timeouts.connect.min(port.timeouts.handshake)));
-    handshake::finish(worker, io, connection.into(), &[], &mut deadline).await?;
-    let agreed = io.session().and_then(|session| session.alpn_protocol());
-    if alpn == Alpn::Http2 && agreed != Some(b"h2") {
+    let agreed = handshake::finish(worker, io, connection, &[], &mut deadline).await?;
+    if alpn == Alpn::Http2 && agreed.alpn.as_deref() != Some(b"h2") {
         return Err((TlsFault::NothingInCommon, "the other end does not speak HTTP/2".into()));
     }
     Ok(())

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use identity::Alpn;
 use model::{Cause, Failure, TlsFault};
-use net::Detected;
-use rustls::{ServerConfig, ServerConnection};
+use net::{Agreed, Detected, Handshake};
+use rustls::ServerConfig;
 use telemetry::{Limit, Record};
 use tokio::time::Instant;
 
@@ -100,13 +100,13 @@ async fn handshake(caller: &mut Caller, port: &Port) -> Result<Begun, Fault> {
         return Err((TlsFault::Limit, "limits.handshakes is reached".into()));
     };
     let config = config(&worker, port)?;
-    let connection = ServerConnection::new(config).map_err(failed)?;
+    let connection = Handshake::server(config).map_err(failed)?;
     caller.deadline.set(Some(Instant::now() + port.timeouts.handshake));
     let read = std::mem::take(&mut caller.inbox);
     let Caller { io, deadline, .. } = caller;
-    let ended = handshake::finish(&worker, io, connection.into(), read.filled(), deadline).await;
+    let ended = handshake::finish(&worker, io, connection, read.filled(), deadline).await;
     match ended {
-        Ok(()) => Ok(proven(caller, port)),
+        Ok(agreed) => Ok(proven(caller, port, &agreed)),
         Err((TlsFault::Timeout, detail)) => {
             worker.telemetry.limit_hit(Limit::HandshakeTimeout);
             Err((TlsFault::Timeout, detail))
@@ -130,17 +130,16 @@ fn config(worker: &Rc<Worker>, port: &Port) -> Result<Arc<ServerConfig>, Fault> 
 }
 
 /// Takes down what the handshake proved and agreed on.
-fn proven(caller: &mut Caller, port: &Port) -> Begun {
+fn proven(caller: &mut Caller, port: &Port, agreed: &Agreed) -> Begun {
     let worker = caller.worker.clone();
-    let Some(session) = caller.io.session() else { return Begun::Open };
-    let agreed = match session.alpn_protocol() {
+    let begun = match agreed.alpn.as_deref() {
         Some(b"h2") => Begun::Agreed(Detected::Http2),
         Some(b"http/1.1") => Begun::Agreed(Detected::Http1),
         Some(b"outrigger-tcp/1") => Begun::Opaque,
         _ => Begun::Open,
     };
     caller.who.tls = true;
-    if let Some(peer) = identity::peer(session.peer_certificates()) {
+    if let Some(peer) = identity::peer(Some(&agreed.peer_certificates)) {
         let own = worker.shared.identity.id();
         let own = own.as_ref().map_or("", |id| id.as_str());
         // A SPIFFE ID has no character that would need quoting here.
@@ -150,5 +149,5 @@ fn proven(caller: &mut Caller, port: &Port) -> Begun {
         let age = port.timeouts.max_age.mul_f64(0.9 + 0.2 * worker.random.borrow_mut().f64());
         caller.retires = Some(Instant::now() + age);
     }
-    agreed
+    begun
 }
