@@ -12,6 +12,7 @@ mod identity;
 mod key_pair;
 mod pem;
 mod settings;
+mod signatures;
 mod source;
 mod svid;
 mod verify;

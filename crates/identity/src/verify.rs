@@ -16,7 +16,7 @@ use crate::bundles::{Bundle, Bundles};
 use crate::certificate::{check_signer, leaf_id};
 use crate::config::Expected;
 use crate::fault::rejected;
-use crate::provider;
+use crate::{provider, signatures};
 
 /// Certificates of a chain, the leaf's included.
 const MAX_CHAIN: usize = 8;
@@ -86,9 +86,9 @@ fn check_path(
 ) -> Result<(), TlsFault> {
     let leaf = webpki::EndEntityCert::try_from(leaf).map_err(of_path)?;
     let at = UNIX_EPOCH + Duration::from_secs(now.as_secs());
-    let algorithms = provider().signature_verification_algorithms.all;
-    let path =
-        leaf.verify_for_usage(algorithms, bundle.anchors(), intermediates, now, usage, None, None).map_err(of_path)?;
+    let path = leaf
+        .verify_for_usage(signatures::algorithms(), bundle.anchors(), intermediates, now, usage, None, None)
+        .map_err(of_path)?;
     for signer in path.intermediate_certificates() {
         check_signer(&signer.der())?;
     }
@@ -188,5 +188,49 @@ impl ServerCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         ClientCertVerifier::supported_verify_schemes(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use authority::{Authority, Issued};
+    use rustls_pki_types::pem::PemObject;
+
+    use super::*;
+
+    fn chain(pem: &str) -> Vec<CertificateDer<'static>> {
+        CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().unwrap()
+    }
+
+    fn verifier(authority: &Authority) -> Verifier {
+        let mut bundles = Bundles::default();
+        let bundle = Bundle::new(chain(authority.bundle())).unwrap();
+        bundles.insert("test.example".parse().unwrap(), bundle);
+        Verifier::new(Arc::new(bundles), Expected::Any)
+    }
+
+    #[test]
+    fn a_signature_that_was_right_vouches_for_nothing_that_may_have_changed() {
+        let [ours, theirs] = [(); 2].map(|()| Authority::new("test.example").unwrap());
+        let below = ours.intermediate().unwrap();
+        for Issued { chain: pem, .. } in [ours.svid("/a").unwrap(), below.svid("/a").unwrap()] {
+            let shown = chain(&pem);
+            let (leaf, above) = shown.split_first().unwrap();
+            let now = UnixTime::now();
+            let in_a_century = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs() + 100 * 365 * 86_400));
+            for _ in 0..2 {
+                let usage = KeyUsage::client_auth;
+                assert_eq!(verifier(&ours).check(leaf, above, now, usage()), Ok(()));
+                assert_eq!(verifier(&ours).check(leaf, above, in_a_century, usage()), Err(TlsFault::Expired));
+                assert_eq!(verifier(&theirs).check(leaf, above, now, usage()), Err(TlsFault::UnknownIssuer));
+                let other = KeyUsage::required(&[43, 6, 1, 5, 5, 7, 3, 9]);
+                assert_eq!(verifier(&ours).check(leaf, above, now, other), Err(TlsFault::KeyUsage));
+                // The last byte is the signature's.
+                let mut forged = leaf.to_vec();
+                *forged.last_mut().unwrap() ^= 1;
+                let forged = verifier(&ours).check(&forged.into(), above, now, usage());
+                assert_eq!(forged, Err(TlsFault::UnknownIssuer));
+            }
+        }
     }
 }
