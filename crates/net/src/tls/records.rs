@@ -34,9 +34,8 @@ const MAX_TAKEN: usize = 4 * MAX_CONTENT;
 const MESSAGE_HEADER: usize = 4;
 /// Bytes of a handshake message, such as a ticket, that are put together from records.
 const MAX_MESSAGE: usize = 0xffff;
-/// Key updates asked for in a row with no data between, and warnings: as many as the library takes.
-const MAX_UPDATES: u8 = 32;
-const MAX_WARNINGS: u8 = 4;
+/// Records in a row that bring no data: tickets, key updates and what says nothing at all.
+const MAX_FRUITLESS: u8 = 32;
 
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
@@ -139,8 +138,8 @@ pub struct Records {
     limit: u64,
     /// The beginning of a handshake message that goes on in the next record.
     message: Vec<u8>,
-    updates: u8,
-    warnings: u8,
+    /// Records in a row that have brought no data.
+    fruitless: u8,
     ended: bool,
     says_no_more: bool,
     /// New keys are asked for, before any more data (RFC 8446, 4.6.3).
@@ -182,8 +181,7 @@ impl Records {
             schedule,
             limit: suite.common.confidentiality_limit,
             message: Vec::new(),
-            updates: 0,
-            warnings: 0,
+            fruitless: 0,
             ended: false,
             says_no_more: false,
             owes_update: false,
@@ -224,13 +222,19 @@ impl Records {
             return Err(Fault::unexpected(kind));
         }
         match kind {
-            APPLICATION_DATA => {
-                self.updates = 0;
+            APPLICATION_DATA if end > 0 => {
+                self.fruitless = 0;
                 return Ok(end);
             }
+            APPLICATION_DATA => {}
             HANDSHAKE => self.handshake(&content[..end])?,
             ALERT => self.alert(&content[..end])?,
             other => return Err(Fault::unexpected(other)),
+        }
+        self.fruitless += 1;
+        if self.fruitless > MAX_FRUITLESS {
+            let error = Error::General("too many records in a row without data".into());
+            return Err(Fault::new(AlertDescription::UnexpectedMessage, error));
         }
         Ok(0)
     }
@@ -242,7 +246,7 @@ impl Records {
         match description {
             CLOSE_NOTIFY => self.ended = true,
             // Says nothing by itself (6.1).
-            USER_CANCELED if level == WARNING && self.warnings < MAX_WARNINGS => self.warnings += 1,
+            USER_CANCELED if level == WARNING => {}
             other => return Err(Fault { error: Error::AlertReceived(other.into()), alert: None }),
         }
         Ok(())
@@ -292,11 +296,6 @@ impl Records {
             let error = PeerMisbehaved::KeyEpochWithPendingFragment;
             return Err(Fault::new(AlertDescription::UnexpectedMessage, error));
         }
-        if self.updates == MAX_UPDATES {
-            let error = PeerMisbehaved::TooManyKeyUpdateRequests;
-            return Err(Fault::new(AlertDescription::UnexpectedMessage, error));
-        }
-        self.updates += 1;
         let internal = |e| Fault::new(AlertDescription::InternalError, e);
         let secrets = match &mut self.schedule {
             Schedule::Client(kernel) => kernel.update_rx_secret(),

@@ -1,5 +1,6 @@
 //! Mutual TLS from callers: who is let in, who is refused and how, and what the app is told.
 
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -67,6 +68,35 @@ async fn aes_128_is_agreed_on_whatever_the_caller_likes_best_and_nobody_has_to_h
         let mut stream = connect(&sidecar, client_with(provider, &[&TLS13], Some(&svid), &[])).await.unwrap();
         assert_eq!(stream.get_ref().1.negotiated_cipher_suite().map(|suite| suite.suite()), Some(agreed));
         assert!(say(&mut stream, GET).await.unwrap().starts_with("HTTP/1.1 200"));
+    }
+}
+
+/// As many records as writes: each costs a call to the kernel and another's wake-up.
+#[tokio::test]
+async fn an_answer_with_a_small_body_is_one_record() {
+    let (authority, _dir, identity) = known();
+    let (app, _) = mirror().await;
+    let sidecar = Sidecar::known_as(identity, app, strict);
+    let config = showing(&authority.svid("/ns/b/sa/client").unwrap(), &[]);
+    let (mut tcp, mut session) = connect(&sidecar, config).await.unwrap().into_inner();
+    for _ in 0..3 {
+        session.writer().write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut request = Vec::new();
+        session.write_tls(&mut request).unwrap();
+        tcp.write_all(&request).await.unwrap();
+        let (mut wire, mut answer) = (Vec::new(), String::new());
+        // What the app is told comes last in its answer.
+        while !answer.ends_with("\r\n\r\n") || answer.matches("\r\n\r\n").count() < 2 {
+            let mut received = vec![0; 32 * 1024];
+            let n = tcp.read(&mut received).await.unwrap();
+            assert!(n > 0, "{answer}");
+            wire.extend_from_slice(&received[..n]);
+            session.read_tls(&mut &received[..n]).unwrap();
+            session.process_new_packets().unwrap();
+            let _ = session.reader().read_to_string(&mut answer);
+        }
+        let length = 5 + usize::from(u16::from_be_bytes([wire[3], wire[4]]));
+        assert_eq!(length, wire.len(), "{answer}");
     }
 }
 

@@ -257,13 +257,11 @@ fn what_a_peer_may_send_is_taken() {
 #[test]
 fn alerts_end_what_they_should() {
     let (mut client, mut server) = pair(SUITES[0]);
-    for _ in 0..4 {
-        assert_eq!(open_all(&mut server, &record(&mut client, ALERT, &[1, 90])).unwrap(), b"");
-    }
+    assert_eq!(open_all(&mut server, &record(&mut client, ALERT, &[1, 90])).unwrap(), b"");
     assert!(!server.ended());
-    let fault = open_all(&mut server, &record(&mut client, ALERT, &[1, 90])).unwrap_err();
-    assert_eq!(fault.error, Error::AlertReceived(AlertDescription::UserCanceled));
-    for (level, description) in [(2, 42), (1, 42), (2, 116)] {
+    assert_eq!(open_all(&mut server, &record(&mut client, ALERT, &[1, 0])).unwrap(), b"");
+    assert!(server.ended());
+    for (level, description) in [(2, 42), (1, 42), (2, 90), (2, 116)] {
         let (mut client, mut server) = pair(SUITES[0]);
         let fault = open_all(&mut server, &record(&mut client, ALERT, &[level, description])).unwrap_err();
         assert_eq!((fault.error, fault.alert), (Error::AlertReceived(description.into()), None));
@@ -271,22 +269,29 @@ fn alerts_end_what_they_should() {
 }
 
 #[test]
-fn a_peer_that_only_changes_keys_is_refused() {
-    let (mut client, mut server) = pair(SUITES[0]);
-    let change = |client: &mut Records, server: &mut Records| {
-        let mut wire = Vec::new();
-        client.update_sealing(&mut wire).unwrap();
-        open_all(server, &wire)
+fn a_peer_that_sends_everything_but_data_is_refused() {
+    let empty = |client: &mut Records, wire: &mut Vec<u8>| client.record(DATA, wire, |_| {}).unwrap();
+    let warning = |client: &mut Records, wire: &mut Vec<u8>| {
+        client.record(ALERT, wire, |wire| wire.extend_from_slice(&[1, 90])).unwrap();
     };
-    for _ in 0..32 {
-        assert_eq!(change(&mut client, &mut server).unwrap(), b"");
+    let update = |client: &mut Records, wire: &mut Vec<u8>| client.update_sealing(wire).unwrap();
+    for send in [&empty as &dyn Fn(&mut Records, &mut Vec<u8>), &warning, &update] {
+        let (mut client, mut server) = pair(SUITES[0]);
+        for _ in 0..2 {
+            for _ in 0..32 {
+                let mut wire = Vec::new();
+                send(&mut client, &mut wire);
+                assert_eq!(open_all(&mut server, &wire).unwrap(), b"");
+            }
+            assert_eq!(open_all(&mut server, &record(&mut client, DATA, b"data")).unwrap(), b"data");
+        }
+        let mut wire = Vec::new();
+        for _ in 0..33 {
+            send(&mut client, &mut wire);
+        }
+        let fault = open_all(&mut server, &wire).unwrap_err();
+        assert_eq!(fault.alert, Some(AlertDescription::UnexpectedMessage));
     }
-    assert_eq!(open_all(&mut server, &record(&mut client, DATA, b"data")).unwrap(), b"data");
-    for _ in 0..32 {
-        assert_eq!(change(&mut client, &mut server).unwrap(), b"");
-    }
-    let fault = change(&mut client, &mut server).unwrap_err();
-    assert_eq!(fault.alert, Some(AlertDescription::UnexpectedMessage));
 }
 
 #[test]
