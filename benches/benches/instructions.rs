@@ -4,10 +4,12 @@
 #![allow(missing_docs)]
 
 use std::hint::black_box;
+use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use authority::{Authority, Wish};
 use geo::{Geo, GeoSettings, Lookup};
 use gungraun::prelude::*;
 use h1::{Body, BodyDecoder, Limits, Method, Piece, RequestHead, ResponseHead};
@@ -15,8 +17,15 @@ use model::{
     Action, ClientAddr, Direction, Edits, Facts, FieldName, FieldSet, Head, Mode, Networks, Origin, PathPattern,
     PeerAddr, Place, Policy, Rule, Scheme, Scope, SpiffeId, Target, Version,
 };
-use net::{Guess, Hello};
+use net::tls::records::Records;
+use net::{Guess, Handshake, Hello};
 use telemetry::{Local, Output, Record, Settings, Telemetry};
+use tokio_rustls::rustls::crypto::CryptoProvider;
+use tokio_rustls::rustls::crypto::aws_lc_rs::{cipher_suite, default_provider};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::version::TLS13;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// The rewriting of heads as the data path has it: its own source, among what it uses of its crate.
 #[allow(dead_code, missing_docs, unreachable_pub)]
@@ -280,6 +289,47 @@ fn client_hello(bytes: Vec<u8>) -> Hello {
     net::client_hello(black_box(&bytes))
 }
 
+/// The records of both ends of a connection, and memory for one.
+fn records() -> (Records, Records, Vec<u8>, Vec<u8>) {
+    let authority = Authority::new("bench.test").unwrap();
+    let issued = authority.issue(&Wish { names: vec!["peer.bench.test".into()], ..Wish::default() }).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.bundle().as_bytes()).unwrap()).unwrap();
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(issued.chain.as_bytes()).collect();
+    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+    let provider =
+        Arc::new(CryptoProvider { cipher_suites: vec![cipher_suite::TLS13_AES_128_GCM_SHA256], ..default_provider() });
+    let server = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[&TLS13]).unwrap();
+    let mut server = server.with_no_client_auth().with_single_cert(chain.unwrap(), key).unwrap();
+    let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]).unwrap();
+    let mut client = client.with_root_certificates(roots).with_no_client_auth();
+    server.enable_secret_extraction = true;
+    client.enable_secret_extraction = true;
+    let mut server = Handshake::server(server.into()).unwrap();
+    let mut client = Handshake::client(client.into(), "peer.bench.test".try_into().unwrap()).unwrap();
+    let (mut over, mut data) = ((false, false), Vec::new());
+    while over != (true, true) {
+        let mut wire = Vec::new();
+        over.0 = client.advance(&mut wire, &mut data).unwrap();
+        server.receive(&std::mem::take(&mut wire));
+        over.1 = server.advance(&mut wire, &mut data).unwrap();
+        client.receive(&wire);
+    }
+    let [client, server] = [client, server].map(|end| end.into_records().unwrap().0);
+    (client, server, Vec::with_capacity(2048), vec![0; 2048])
+}
+
+// There and back: 1 KiB is encrypted, and decrypted at the other end.
+#[library_benchmark]
+#[bench::kibibyte(records())]
+fn tls_record(ends: (Records, Records, Vec<u8>, Vec<u8>)) -> (Records, Records, Vec<u8>, Vec<u8>) {
+    let (mut client, mut server, mut wire, mut into) = ends;
+    client.seal(&[IoSlice::new(black_box(&[7; 1024]))], &mut wire).unwrap();
+    let end = net::tls::records::record_end(&wire).unwrap().unwrap();
+    assert_eq!(server.open(&wire[..end], &mut into).unwrap(), 1024);
+    (client, server, wire, into)
+}
+
 #[library_benchmark]
 #[bench::http1(REQUEST)]
 #[bench::http2(net::HTTP2_PREFACE)]
@@ -300,6 +350,7 @@ library_benchmark_group!(
         geo_lookup,
         policy_decision,
         client_hello,
+        tls_record,
         guess
     ]
 );
