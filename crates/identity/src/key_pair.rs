@@ -82,9 +82,9 @@ impl Loaded {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
         config.alpn_protocols = alpn.map(Alpn::protocols).unwrap_or_default();
-        // Nobody's identity is in a session here: a returning browser may skip the costly half of a handshake.
         // The data path protects the records of a connection itself.
         config.enable_secret_extraction = true;
+        // Nobody's identity is in a session here: a returning browser may skip the costly half of a handshake.
         config.ticketer = Ticketer::new().map_err(unfit)?;
         Ok(Self { config: Arc::new(config), chain })
     }

@@ -1,5 +1,5 @@
 //! Certificates' signatures, each looked at once: a peer that calls again and again shows the same certificate, whose signature was
-//! a third of what its handshake costs.
+//! a quarter of what its handshake costs.
 //!
 //! Whether a signature is right depends on key, text and signature alone, so what was found right stays so. All that may change is looked
 //! at anew with each handshake: the time, the authorities, what a certificate may be used for, whose it is; and that the peer has
@@ -13,7 +13,7 @@ use rustls_pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificat
 
 use crate::provider;
 
-/// Signatures in one half of the memory: some 90 KiB once it is full.
+/// Signatures in one half of the memory: some 130 KiB for both once they are full.
 const HALF: usize = 1024;
 
 /// The algorithms that certificates may be signed with, for path validation.

@@ -301,8 +301,9 @@ impl Workers {
     }
 }
 
-/// Bytes of the scratch buffer that bodies are read into: one per worker, lent for the length of a poll.
-const SCRATCH_BYTES: usize = 64 * 1024;
+/// Bytes of the scratch buffer that bodies are read into: one per worker, lent for the length of a poll. Four whole TLS records, the
+/// last with its type behind it.
+const SCRATCH_BYTES: usize = 64 * 1024 + 1;
 /// Bytes of an answer up to which more is looked for before they are sent: a head, and the buffer that it came in.
 pub(crate) const GATHERED: usize = 16 * 1024;
 /// How often a worker shows that it lives, hands its log lines on and looks after idle app connections.

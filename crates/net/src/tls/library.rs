@@ -177,8 +177,11 @@ impl Handshake {
         let (shown, ended) = (&mut self.incoming[..self.shown], &mut self.ended);
         let (discard, step) =
             either!(&mut self.side, connection => take(connection.process_tls_records(shown), wire, data, ended));
-        self.incoming.drain(..discard);
         self.shown -= discard;
+        match discard == self.incoming.len() {
+            true => self.incoming = Vec::new(),
+            false => drop(self.incoming.drain(..discard)),
+        }
         match step? {
             Step::Done if self.state().is_handshaking() => Ok(Step::Blocked),
             step => Ok(step),
@@ -238,11 +241,13 @@ fn put(wire: &mut Vec<u8>, content: usize, write: impl FnOnce(&mut [u8]) -> Opti
     written.map(|_| ()).ok_or(Error::EncryptError)
 }
 
-/// Where the first record of `bytes` ends, once it is whole. One that cannot be is whole as it is: the library is to say what is wrong.
+/// Where the first record of `bytes` ends, once it is whole. One that cannot be, by its header, is shown as it is: the library is to say
+/// at once what is wrong.
 fn record_end(bytes: &[u8]) -> Option<usize> {
-    let &[_, _, _, a, b, ..] = bytes else { return None };
+    let &[kind, major, _, a, b, ..] = bytes else { return None };
     let length = usize::from(u16::from_be_bytes([a, b]));
-    if length > MAX_PROTECTED {
+    // From change_cipher_spec to heartbeat.
+    if !(20..=24).contains(&kind) || major != 3 || length > MAX_PROTECTED {
         return Some(bytes.len());
     }
     Some(HEADER + length).filter(|end| *end <= bytes.len())

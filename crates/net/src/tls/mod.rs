@@ -7,6 +7,7 @@ pub mod records;
 mod tests;
 
 use std::cell::RefCell;
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -28,7 +29,6 @@ thread_local! {
 }
 
 /// One side of a TLS connection. It keeps what it could not send yet; reading, flushing and ending send it on.
-#[derive(Debug)]
 pub(crate) struct Session {
     protection: Protection,
     /// Of the peer's, once we protect records: what is no whole record yet, or has not been asked for.
@@ -37,6 +37,14 @@ pub(crate) struct Session {
     data: Vec<u8>,
     /// What could not be sent yet.
     outgoing: Vec<u8>,
+    /// What was wrong behind data that was given out first.
+    fault: Option<Box<Fault>>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("protection", &self.protection).finish_non_exhaustive()
+    }
 }
 
 /// Who protects records.
@@ -67,7 +75,7 @@ impl Session {
     pub(crate) fn new(mut handshake: Handshake, read: &[u8]) -> Self {
         handshake.receive(read);
         let protection = Protection::Library(handshake);
-        Self { protection, incoming: Vec::new(), data: Vec::new(), outgoing: Vec::new() }
+        Self { protection, incoming: Vec::new(), data: Vec::new(), outgoing: Vec::new(), fault: None }
     }
 
     /// Takes the handshake as far as the bytes there allow.
@@ -82,7 +90,7 @@ impl Session {
             };
             let advanced = handshake.advance(&mut self.outgoing, &mut self.data);
             if let Err(e) = advanced {
-                self.tell_of_handshake(tcp, cx);
+                self.tell_of_handshake(&e, tcp, cx);
                 return Poll::Ready(Err(HandshakeError::Tls(e)));
             }
             ready!(self.poll_flush(tcp, cx)).map_err(HandshakeError::Io)?;
@@ -127,13 +135,16 @@ impl Session {
     }
 
     /// Sends the alert that says what was wrong with the handshake, as far as the socket takes it. For a few errors, such as a
-    /// message that is too long, the library has none; then it is `decode_error`.
-    fn tell_of_handshake(&mut self, tcp: &mut TcpStream, cx: &mut Context<'_>) {
+    /// message that is too long, the library has none; then it is `decode_error`, as long as it may go in plaintext.
+    fn tell_of_handshake(&mut self, e: &Error, tcp: &mut TcpStream, cx: &mut Context<'_>) {
         const DECODE_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
-        if self.outgoing.is_empty() {
-            self.outgoing.extend_from_slice(&DECODE_ERROR);
+        let is_told = matches!(e, Error::AlertReceived(_)) || !self.outgoing.is_empty();
+        match std::mem::replace(&mut self.protection, Protection::Over) {
+            Protection::Library(handshake) if !is_told && !handshake.is_tls13() => {
+                self.outgoing.extend_from_slice(&DECODE_ERROR);
+            }
+            _ => {}
         }
-        self.protection = Protection::Over;
         let _ = self.poll_flush(tcp, cx);
     }
 
@@ -190,6 +201,9 @@ impl Session {
         cx: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<Result<usize, Broken>> {
+        if let Some(fault) = self.fault.take() {
+            return Poll::Ready(Err(Broken::Fault(*fault)));
+        }
         if records::record_end(&self.incoming)?.is_some() {
             let incoming = std::mem::take(&mut self.incoming);
             let (used, filled) = self.decrypt(&incoming, into)?;
@@ -200,7 +214,7 @@ impl Session {
             let kept = self.incoming.len();
             received[..kept].copy_from_slice(&self.incoming);
             // Not much more than there is room for: the rest would be kept and copied once more.
-            let end = if into.len() < MAX_RECORD { kept + MAX_RECORD } else { received.len() };
+            let end = received.len().min(kept + into.len().max(MAX_RECORD));
             let n = ready!(poll_receive(tcp, cx, &mut received[kept..end]))?;
             if n == 0 {
                 return Poll::Ready(Err(Broken::Io(cut_short())));
@@ -214,32 +228,44 @@ impl Session {
     /// Decrypts whole records of `bytes` while there is room; how many bytes are done with, and how many of data are in `into`. A record
     /// for which there is no room goes to `data` if it is the first.
     fn decrypt(&mut self, bytes: &[u8], into: &mut [u8]) -> Result<(usize, usize), Fault> {
-        let Protection::Own(records) = &mut self.protection else { return Ok((0, 0)) };
         let (mut used, mut filled) = (0, 0);
-        while let Some(length) = records::record_end(&bytes[used..])? {
-            let record = &bytes[used..used + length];
-            let room = records::room(record);
-            if into.len() - filled >= room {
-                filled += records.open(record, &mut into[filled..])?;
-            } else if filled == 0 {
-                let mut data = vec![0; room];
-                let n = records.open(record, &mut data)?;
-                if n > 0 {
-                    data.truncate(n);
-                    self.data = data;
+        while self.data.is_empty() {
+            match self.decrypt_one(&bytes[used..], &mut into[filled..], filled == 0) {
+                Ok(None) => break,
+                Ok(Some((record, n))) => (used, filled) = (used + record, filled + n),
+                Err(fault) if filled == 0 => return Err(fault),
+                // What came before it is the peer's beyond doubt.
+                Err(fault) => {
+                    self.fault = Some(Box::new(fault));
+                    return Ok((bytes.len(), filled));
                 }
-            } else {
-                break;
-            }
-            used += length;
-            if records.ended() {
-                return Ok((bytes.len(), filled));
-            }
-            if !self.data.is_empty() {
-                break;
             }
         }
         Ok((used, filled))
+    }
+
+    /// Decrypts a whole record, if there is one and room; its length and that of its data in `into`.
+    fn decrypt_one(&mut self, bytes: &[u8], into: &mut [u8], is_first: bool) -> Result<Option<(usize, usize)>, Fault> {
+        let Protection::Own(records) = &mut self.protection else { return Ok(None) };
+        if records.ended() {
+            // What follows is nobody's.
+            return Ok(Some(bytes.len()).filter(|length| *length > 0).map(|length| (length, 0)));
+        }
+        let Some(length) = records::record_end(bytes)? else { return Ok(None) };
+        let (record, room) = (&bytes[..length], records::room(&bytes[..length]));
+        if room <= into.len() {
+            return Ok(Some((length, records.open(record, into)?)));
+        }
+        if !is_first {
+            return Ok(None);
+        }
+        let mut data = vec![0; room];
+        let n = records.open(record, &mut data)?;
+        if n > 0 {
+            data.truncate(n);
+            self.data = data;
+        }
+        Ok(Some((length, 0)))
     }
 
     /// Gives out decrypted bytes that there was no room for.
@@ -345,7 +371,8 @@ impl Session {
     /// Whether nothing of the peer's waits inside.
     pub(crate) fn is_quiet(&self) -> bool {
         let is_open = matches!(&self.protection, Protection::Own(records) if !records.ended());
-        is_open && self.incoming.is_empty() && self.data.is_empty() && self.outgoing.is_empty()
+        let kept = [&self.incoming, &self.data, &self.outgoing];
+        is_open && self.fault.is_none() && kept.iter().all(|bytes| bytes.is_empty())
     }
 
     /// Reads once, for the library.

@@ -232,7 +232,7 @@ impl Records {
             other => return Err(Fault::unexpected(other)),
         }
         self.fruitless += 1;
-        if self.fruitless > MAX_FRUITLESS {
+        if self.fruitless > MAX_FRUITLESS && !self.ended {
             let error = Error::General("too many records in a row without data".into());
             return Err(Fault::new(AlertDescription::UnexpectedMessage, error));
         }
@@ -269,8 +269,10 @@ impl Records {
             self.take_message(*kind, body, rest.len() == length)?;
             at += MESSAGE_HEADER + length;
         }
-        messages.drain(..at);
-        self.message = messages;
+        if at < messages.len() {
+            messages.drain(..at);
+            self.message = messages;
+        }
         Ok(())
     }
 

@@ -156,22 +156,12 @@ async fn a_stream_that_just_ends_is_no_end() {
     }
 }
 
-#[tokio::test]
-async fn junk_ends_the_session_and_its_sender_is_told() {
+/// The library as a client, and us as its server, after the handshake.
+async fn served() -> (ClientConnection, TcpStream, Io) {
     let (client, server) = configs(SUITES[0], &TLS13);
     let (mut dialled, accepted) = sockets().await;
-    let mut there = Io::from(accepted);
+    let (mut client, mut there) = (ClientConnection::new(client, name()).unwrap(), Io::from(accepted));
     there.begin_tls(Handshake::server(server).unwrap(), &[]);
-    let mut client = ClientConnection::new(client, name()).unwrap();
-    let ours = async {
-        handshake(&mut there).await.unwrap();
-        let e = there.read(&mut [0; 100]).await.unwrap_err();
-        assert_eq!(e.to_string(), Error::DecryptError.to_string());
-        // And that is all there is to it.
-        assert!(there.read(&mut [0; 100]).await.is_err());
-        assert!(there.write(b"more").await.is_err());
-        there.shutdown().await.unwrap();
-    };
     let theirs = async {
         while client.is_handshaking() || client.wants_write() {
             dialled.write_all(&get(&mut client)).await.unwrap();
@@ -181,16 +171,52 @@ async fn junk_ends_the_session_and_its_sender_is_told() {
                 give(&mut client, &wire[..n]);
             }
         }
-        let mut junk = [0x5a; 100];
-        junk[..5].copy_from_slice(&[23, 3, 3, 0, 95]);
-        dialled.write_all(&junk).await.unwrap();
+    };
+    let (agreed, ()) = tokio::join!(handshake(&mut there), theirs);
+    agreed.unwrap();
+    (client, dialled, there)
+}
+
+#[tokio::test]
+async fn junk_ends_the_session_and_its_sender_is_told() {
+    let mut junk = [0x5a; 100];
+    junk[..5].copy_from_slice(&[23, 3, 3, 0, 95]);
+    for before in [&b""[..], b"data"] {
+        let (mut client, mut dialled, mut there) = served().await;
+        client.writer().write_all(before).unwrap();
+        dialled.write_all(&[&get(&mut client), &junk[..]].concat()).await.unwrap();
+        // What came before it is the peer's beyond doubt.
+        let mut got = Vec::new();
+        let e = there.read_to_end(&mut got).await.unwrap_err();
+        assert_eq!((got, e.to_string()), (before.to_vec(), Error::DecryptError.to_string()));
+        // And that is all there is to it.
+        assert!(!there.is_quiet());
+        assert!(there.read(&mut [0; 100]).await.is_err());
+        assert!(there.write(b"more").await.is_err());
+        there.shutdown().await.unwrap();
         let mut wire = Vec::new();
         dialled.read_to_end(&mut wire).await.unwrap();
         client.read_tls(&mut &wire[..]).unwrap();
         let e = client.process_new_packets().unwrap_err();
         assert_eq!(e, Error::AlertReceived(AlertDescription::BadRecordMac));
-    };
-    tokio::join!(ours, theirs);
+    }
+}
+
+#[tokio::test]
+async fn what_follows_the_end_is_nobodys() {
+    let (mut client, mut dialled, mut there) = served().await;
+    client.writer().write_all(b"last").unwrap();
+    client.send_close_notify();
+    dialled.write_all(&[&get(&mut client), &b"junk"[..]].concat()).await.unwrap();
+    let mut got = Vec::new();
+    there.read_to_end(&mut got).await.unwrap();
+    assert_eq!(got, b"last");
+    assert_eq!(there.session().unwrap().incoming.capacity(), 0);
+    // The other direction is open still.
+    there.write_all(b"answer").await.unwrap();
+    let mut wire = [0; 1000];
+    let n = dialled.read(&mut wire).await.unwrap();
+    assert_eq!(give(&mut client, &wire[..n]), b"answer");
 }
 
 #[tokio::test]
@@ -262,7 +288,17 @@ async fn a_handshake_that_is_none_is_answered_by_an_alert() {
         wire
     };
     let oversized = [&[22, 3, 1, 0xff, 0xff][..], &[0; 200]].concat();
-    for sent in [&long[..], &oversized, &[23, 3, 3, 0, 1, 0], b"\x16\x03\x01\x00\x05hello"] {
+    // What is plain from the header is answered without waiting for more.
+    for (sent, answer) in [
+        (&long[..], Some(50)),
+        (&oversized, Some(50)),
+        (&[23, 3, 3, 0, 1, 0], Some(10)),
+        (b"\x16\x03\x01\x00\x05hello", Some(50)),
+        (b"\x16\x09\x09\x40\x00", Some(50)),
+        (b"SSH-2.0-other\r\n", Some(50)),
+        // An alert is not answered (RFC 8446, 6.2).
+        (&[21, 3, 3, 0, 2, 2, 48], None),
+    ] {
         let (_, server) = configs(SUITES[0], &TLS13);
         let (mut dialled, accepted) = sockets().await;
         let mut there = Io::from(accepted);
@@ -277,10 +313,14 @@ async fn a_handshake_that_is_none_is_answered_by_an_alert() {
         };
         let theirs = async {
             dialled.write_all(sent).await.unwrap();
-            dialled.shutdown().await.unwrap();
             let mut wire = Vec::new();
             dialled.read_to_end(&mut wire).await.unwrap();
-            assert!(matches!(wire[..], [21, 3, _, 0, 2, 2, _]), "{wire:?}");
+            match (answer, &wire[..]) {
+                (Some(description), [21, 3, _, 0, 2, 2, told]) => assert_eq!(description, *told, "{:?}", &sent[..5]),
+                (None, []) => {}
+                (_, other) => panic!("{:?} is answered by {other:?}", &sent[..5]),
+            }
+            drop(dialled);
         };
         tokio::join!(ours, theirs);
     }

@@ -245,6 +245,7 @@ fn what_a_peer_may_send_is_taken() {
     // A key update in pieces.
     assert_eq!(open_all(&mut server, &record(&mut client, HANDSHAKE, &[24, 0])).unwrap(), b"");
     assert_eq!(open_all(&mut server, &record(&mut client, HANDSHAKE, &[0, 1, 0])).unwrap(), b"");
+    assert_eq!(server.message.capacity(), 0, "and its memory is gone");
     // The keys are others now.
     let old = record(&mut client, DATA, b"old");
     assert_eq!(open_all(&mut server, &old).unwrap_err().alert, Some(AlertDescription::BadRecordMac));
@@ -286,12 +287,27 @@ fn a_peer_that_sends_everything_but_data_is_refused() {
             assert_eq!(open_all(&mut server, &record(&mut client, DATA, b"data")).unwrap(), b"data");
         }
         let mut wire = Vec::new();
-        for _ in 0..33 {
+        for _ in 0..32 {
             send(&mut client, &mut wire);
         }
+        assert_eq!(open_all(&mut server, &wire).unwrap(), b"");
+        let mut wire = Vec::new();
+        send(&mut client, &mut wire);
         let fault = open_all(&mut server, &wire).unwrap_err();
         assert_eq!(fault.alert, Some(AlertDescription::UnexpectedMessage));
     }
+}
+
+#[test]
+fn an_end_is_one_however_little_came_before() {
+    let (mut client, mut server) = pair(SUITES[0]);
+    let mut wire = Vec::new();
+    for _ in 0..32 {
+        client.record(DATA, &mut wire, |_| {}).unwrap();
+    }
+    client.seal_end(&mut wire).unwrap();
+    assert_eq!(open_all(&mut server, &wire).unwrap(), b"");
+    assert!(server.ended());
 }
 
 #[test]
