@@ -25,15 +25,19 @@ struct Inner {
     io: Io,
     /// Written and not yet sent.
     out: Buffer,
+    /// The kernel may hold back the end of what was sent, until more comes.
+    held: bool,
 }
 
 /// Bytes gathered before they are sent all the same, and from how many on a write is not worth copying.
 const GATHERED: usize = Buffers::BYTES;
 const LARGE: usize = 4 * 1024;
+/// Bytes of a write behind which another is likely: HTTP/2's frames have 16 KiB where a body has more.
+const FULL: usize = 16 * 1024;
 
 /// Gathers what is written to `io`; puts `read` before what it still gives.
 pub fn cork(read: Buffer, io: Io) -> (Corked, Cork) {
-    let inner = Rc::new(RefCell::new(Inner { read, io, out: Buffer::default() }));
+    let inner = Rc::new(RefCell::new(Inner { read, io, out: Buffer::default(), held: false }));
     (Corked(inner.clone()), Cork(inner))
 }
 
@@ -60,14 +64,23 @@ impl Inner {
         while !self.out.is_empty() {
             let n = ready!(self.io.poll_write_slice(cx, self.out.filled()))?;
             self.out.consume(n);
+            self.held = false;
+        }
+        if std::mem::take(&mut self.held) {
+            self.io.push();
         }
         self.io.poll_sent(cx)
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let all = bufs.iter().map(|buf| buf.len()).sum::<usize>();
-        if self.out.filled().len() + all > GATHERED {
+        if !self.out.is_empty() && self.out.filled().len() + all > GATHERED {
             ready!(self.poll_send(cx))?;
+        }
+        if all >= FULL && self.out.is_empty() {
+            // Four frames go through the kernel as one, if they come in one turn.
+            self.held = true;
+            return self.io.poll_write_more(cx, bufs);
         }
         if all >= LARGE && self.out.is_empty() {
             return Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
@@ -159,6 +172,27 @@ mod tests {
         let mut read = [0; 23];
         corked.read_exact(&mut read).await.unwrap();
         assert_eq!(&read, b"read before, read after");
+    }
+
+    /// The kernel would send it a fifth of a second later.
+    #[tokio::test]
+    async fn the_end_of_large_writes_waits_for_the_cork_and_no_longer() {
+        let (mut corked, cork, mut peer) = pair().await;
+        let buffers = Buffers::default();
+        let begun = std::time::Instant::now();
+        for _ in 0..10 {
+            corked.write_all(&[7; FULL + 9]).await.unwrap();
+            let mut byte = [std::mem::MaybeUninit::uninit()];
+            let arrived = socket2::SockRef::from(&peer).peek(&mut byte);
+            assert_eq!(
+                arrived.map_err(|e| e.kind()),
+                Err(io::ErrorKind::WouldBlock),
+                "nothing is sent before the cork is out"
+            );
+            poll_fn(|cx| cork.poll_send(cx, &buffers)).await.unwrap();
+            peer.read_exact(&mut [0; FULL + 9]).await.unwrap();
+        }
+        assert!(begun.elapsed() < std::time::Duration::from_secs(1), "{:?}", begun.elapsed());
     }
 
     /// Whatever the sizes, and however slowly the peer reads.

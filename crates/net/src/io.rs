@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::Buffer;
@@ -106,6 +106,32 @@ impl Io {
             Ok(0) if !bytes.is_empty() => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             result => Poll::Ready(result),
         }
+    }
+
+    /// Writes once, as a part of which more follows at once: the kernel may hold its end back for that, until [`Io::push`].
+    pub(crate) fn poll_write_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.tls.is_some() {
+            return Pin::new(self).poll_write_vectored(cx, bufs);
+        }
+        loop {
+            ready!(self.tcp.poll_write_ready(cx))?;
+            let socket = socket2::SockRef::from(&self.tcp);
+            let send = || socket.send_vectored_with_flags(bufs, libc::MSG_MORE | libc::MSG_NOSIGNAL);
+            match self.tcp.try_io(Interest::WRITABLE, send) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    /// Sends what the kernel holds back.
+    pub(crate) fn push(&self) {
+        // Asked for once more, it sends what there is. Fails only on a socket that is gone already.
+        let _ = self.tcp.set_nodelay(true);
     }
 
     /// Sends what was taken.
