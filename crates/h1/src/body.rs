@@ -183,6 +183,14 @@ impl BodyDecoder {
         }
     }
 
+    /// How many bytes follow as they are, where a length says it.
+    pub fn remaining(&self) -> Option<u64> {
+        match self.state {
+            State::Length(remaining) => Some(remaining),
+            _ => None,
+        }
+    }
+
     /// Whether the body is over.
     pub fn is_done(&self) -> bool {
         self.state == State::Done

@@ -1,6 +1,9 @@
 //! An answer's content on its way from the app's connection into frames.
 
-use std::task::{Context, Poll};
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h1::{BodyDecoder, Piece, ResponseHead};
@@ -8,12 +11,22 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use model::{Cause, Failure};
+use net::Io;
+use tokio::io::AsyncReadExt;
 
 use super::{FromHttp1, UploadState};
 use crate::inbound::http2::answer::{Answer, BrokenOff};
 use crate::inbound::http2::heads::response_headers;
 use crate::inbound::http2::{Stream, is_event_stream, poll_bound};
 use crate::worker::GATHERED;
+
+/// Bytes that are read at once, where so many follow.
+const READ_BYTES: u64 = 64 * 1024;
+
+/// Room to read so much: a byte more, since a read that fills its room is followed by one that finds nothing.
+fn room(length: u64) -> usize {
+    length.saturating_add(1).min(READ_BYTES) as usize
+}
 
 /// What comes behind an answer's content.
 pub(super) enum Next {
@@ -90,24 +103,17 @@ impl FromHttp1 {
         let worker = self.call.worker().clone();
         let mut data = Vec::new();
         if self.next.is_none() && !self.outbox.is_empty() {
-            data.reserve_exact(self.length.map_or(0, |length| length.min(GATHERED as u64) as usize));
+            data.reserve_exact(self.length.map_or(0, room));
             let mut outbox = std::mem::take(&mut self.outbox);
             outbox.consume(self.decode(outbox.filled(), &mut data));
             worker.buffers.release(&mut outbox);
             self.outbox = outbox;
         }
-        // Through the worker's scratch, so that a large body takes few system calls.
-        let scratch = &mut **worker.scratch.borrow_mut();
         while self.next.is_none() && self.outbox.is_empty() && data.len() < GATHERED {
             let before = data.len();
-            match self.app.as_mut().map_or(Poll::Ready(Ok(0)), |app| app.poll_read_slice(cx, scratch)) {
-                Poll::Ready(Ok(n)) if n > 0 => {
-                    let used = self.decode(&scratch[..n], &mut data);
-                    self.outbox.extend(&scratch[used..n]);
-                    if data.len() > before {
-                        break;
-                    }
-                }
+            match self.poll_read(cx, &mut data) {
+                Poll::Ready(Ok(n)) if n > 0 && data.len() == before => {}
+                Poll::Ready(Ok(n)) if n > 0 => break,
                 Poll::Ready(ended) => self.next = Some(Next::Ended { orderly: ended.is_ok() }),
                 Poll::Pending if data.is_empty() => return Poll::Pending,
                 Poll::Pending => break,
@@ -124,6 +130,45 @@ impl FromHttp1 {
             self.finish();
         }
         Poll::Ready(Ok(Some(Frame::data(data.into()))))
+    }
+
+    /// Reads once, much at a time, so that a large body takes few system calls; how many bytes. Content goes behind `data`: straight
+    /// there, where a length says how much follows.
+    fn poll_read(&mut self, cx: &mut Context<'_>, data: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        let Some(app) = self.app.as_mut() else { return Poll::Ready(Ok(0)) };
+        let Some(remaining) = self.decoder.as_ref().and_then(BodyDecoder::remaining) else {
+            let worker = self.call.worker().clone();
+            let scratch = &mut **worker.scratch.borrow_mut();
+            let n = ready!(app.poll_read_slice(cx, scratch))?;
+            let used = self.decode(&scratch[..n], data);
+            self.outbox.extend(&scratch[used..n]);
+            return Poll::Ready(Ok(n));
+        };
+        let before = data.len();
+        data.reserve_exact(room(remaining));
+        let io: &mut Io = app;
+        let n = ready!(pin!(io.read_buf(data)).poll(cx))?;
+        let kept = self.length_of_content(&data[before..]);
+        self.outbox.extend(&data[before + kept..]);
+        data.truncate(before + kept);
+        Poll::Ready(Ok(n))
+    }
+
+    /// How many of these bytes are content that has a length: all, or the first. Notes its end.
+    fn length_of_content(&mut self, bytes: &[u8]) -> usize {
+        let Some(decoder) = &mut self.decoder else { return 0 };
+        match decoder.decode(bytes) {
+            Ok(step) => {
+                if decoder.is_done() {
+                    self.next = Some(Next::Over(None));
+                }
+                step.consumed
+            }
+            Err(e) => {
+                self.next = Some(Next::Failed(Failure::new(Cause::AppProtocol, e.reason())));
+                0
+            }
+        }
     }
 
     /// Puts the content in `bytes` behind `data`; how many bytes were used. Notes what comes next where content does not.
