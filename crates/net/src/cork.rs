@@ -79,7 +79,7 @@ impl Inner {
         }
         if all >= FULL && self.out.is_empty() {
             // Four frames go through the kernel as one, if they come in one turn.
-            self.held = true;
+            self.held = self.io.is_plaintext();
             return self.io.poll_write_more(cx, bufs);
         }
         if all >= LARGE && self.out.is_empty() {

@@ -108,13 +108,18 @@ impl Io {
         }
     }
 
-    /// Writes once, as a part of which more follows at once: the kernel may hold its end back for that, until [`Io::push`].
+    /// Whether bytes go as they are.
+    pub(crate) fn is_plaintext(&self) -> bool {
+        self.tls.is_none()
+    }
+
+    /// Writes once, as a part of which more follows at once: in plaintext the kernel may hold its end back for that, until [`Io::push`].
     pub(crate) fn poll_write_more(
         &mut self,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.tls.is_some() {
+        if !self.is_plaintext() {
             return Pin::new(self).poll_write_vectored(cx, bufs);
         }
         loop {

@@ -55,17 +55,8 @@ fn handshake(at_once: usize, bytes: &[u8]) {
 /// The records of both ends of a connection: the client's and the server's.
 fn pair() -> (Records, Records) {
     let name = ServerName::try_from("peer.example").unwrap();
-    let mut client = Handshake::client(CONFIGS.0.clone(), name).unwrap();
-    let mut server = Handshake::server(CONFIGS.1.clone()).unwrap();
-    let (mut over, mut data) = ((false, false), Vec::new());
-    while over != (true, true) {
-        let mut wire = Vec::new();
-        over.0 = client.advance(&mut wire, &mut data).unwrap();
-        server.receive(&std::mem::take(&mut wire));
-        over.1 = server.advance(&mut wire, &mut data).unwrap();
-        client.receive(&wire);
-    }
-    (client.into_records().unwrap().0, server.into_records().unwrap().0)
+    let client = Handshake::client(CONFIGS.0.clone(), name).unwrap();
+    Handshake::agree(client, Handshake::server(CONFIGS.1.clone()).unwrap()).unwrap()
 }
 
 /// Records of any type, each given by its type, its length and its content. Type 0 stands for a key update that is one.

@@ -13,16 +13,7 @@ use crate::tls::tests::{SUITES, bytes, configs, get, give, name};
 /// The records of both ends of a connection: the client's and the server's.
 fn pair(suite: SupportedCipherSuite) -> (Records, Records) {
     let (client, server) = configs(suite, &TLS13);
-    let (mut client, mut server) = (Handshake::client(client, name()).unwrap(), Handshake::server(server).unwrap());
-    let (mut over, mut data) = ((false, false), Vec::new());
-    while over != (true, true) {
-        let mut wire = Vec::new();
-        over.0 = client.advance(&mut wire, &mut data).unwrap();
-        server.receive(&std::mem::take(&mut wire));
-        over.1 = server.advance(&mut wire, &mut data).unwrap();
-        client.receive(&wire);
-    }
-    (client.into_records().unwrap().0, server.into_records().unwrap().0)
+    Handshake::agree(Handshake::client(client, name()).unwrap(), Handshake::server(server).unwrap()).unwrap()
 }
 
 /// The library as the client of ours.
