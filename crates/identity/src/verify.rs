@@ -32,8 +32,8 @@ pub struct Peer {
 
 /// The peer of a finished handshake, from the chain it showed. `None` where it showed none: a TLS client without a
 /// certificate, where none was asked for.
-pub fn peer(chain: Option<&[CertificateDer<'_>]>) -> Option<Peer> {
-    let leaf = chain?.first()?;
+pub fn peer(chain: &[CertificateDer<'_>]) -> Option<Peer> {
+    let leaf = chain.first()?;
     // The handshake would not have finished with another.
     let id = leaf_id(leaf).ok()?;
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, leaf);

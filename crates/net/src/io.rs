@@ -44,6 +44,11 @@ impl Io {
     }
 
     #[cfg(test)]
+    pub(crate) fn into_session(self) -> Option<Box<Session>> {
+        self.tls
+    }
+
+    #[cfg(test)]
     pub(crate) fn session(&self) -> Option<&Session> {
         self.tls.as_deref()
     }

@@ -47,7 +47,7 @@ fn meet(client: &Identity, server: &Identity) -> Result<String, rustls::Error> {
         client.read_tls(&mut wire.as_slice()).unwrap();
         client.process_new_packets()?;
     }
-    Ok(identity::peer(server.peer_certificates()).unwrap().id.to_string())
+    Ok(identity::peer(server.peer_certificates().unwrap()).unwrap().id.to_string())
 }
 
 #[tokio::test]

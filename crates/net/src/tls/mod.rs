@@ -213,8 +213,7 @@ impl Session {
         RECEIVED.with_borrow_mut(|received| {
             let kept = self.incoming.len();
             received[..kept].copy_from_slice(&self.incoming);
-            // Not much more than there is room for: the rest would be kept and copied once more.
-            let end = received.len().min(kept + into.len().max(MAX_RECORD));
+            let end = received.len().min(kept + wanted(into.len()));
             let n = ready!(poll_receive(tcp, cx, &mut received[kept..end]))?;
             if n == 0 {
                 return Poll::Ready(Err(Broken::Io(cut_short())));
@@ -403,6 +402,13 @@ impl From<io::Error> for Broken {
     fn from(e: io::Error) -> Self {
         Self::Io(e)
     }
+}
+
+/// Bytes to read where there is room for so many of data: a whole record at least, and otherwise not much more, since the rest would be
+/// kept and copied once more. What large records add is in it.
+fn wanted(room: usize) -> usize {
+    const ADDED: usize = 256;
+    room.max(MAX_RECORD) + ADDED
 }
 
 /// The peer must say that nothing follows: where it does not, anybody could have cut it short (RFC 8446, 6.1).

@@ -153,6 +153,8 @@ impl fmt::Debug for Records {
 }
 
 impl Records {
+    /// Goes on where the library's client has ended its handshake.
+    ///
     /// # Errors
     /// A cipher suite of another version of TLS.
     pub fn client(
@@ -162,6 +164,8 @@ impl Records {
         Self::new(secrets, suite, Schedule::Client(kernel))
     }
 
+    /// Goes on where the library's server has ended its handshake.
+    ///
     /// # Errors
     /// As [`Records::client`].
     pub fn server(

@@ -14,7 +14,7 @@ use rustls::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Handshake, HandshakeError};
+use super::{Handshake, HandshakeError, WIRE_BYTES, wanted};
 use crate::Io;
 
 pub(super) const SUITES: [SupportedCipherSuite; 3] = [
@@ -200,6 +200,21 @@ async fn junk_ends_the_session_and_its_sender_is_told() {
         let e = client.process_new_packets().unwrap_err();
         assert_eq!(e, Error::AlertReceived(AlertDescription::BadRecordMac));
     }
+}
+
+/// As much as is sent at once, into a worker's scratch: nothing of it is kept and copied.
+#[tokio::test]
+async fn four_whole_records_are_read_and_decrypted_at_once() {
+    let (mut client, _dialled, there) = served().await;
+    let sent = bytes(64 * 1024);
+    client.writer().write_all(&sent).unwrap();
+    let wire = get(&mut client);
+    let mut into = vec![0; 64 * 1024 + 1];
+    assert!(wire.len() <= wanted(into.len()) && wanted(into.len()) <= WIRE_BYTES);
+    let mut session = there.into_session().unwrap();
+    let (used, filled) = session.decrypt(&wire, &mut into).unwrap();
+    assert_eq!((used, filled), (wire.len(), sent.len()));
+    assert!(into[..filled] == sent);
 }
 
 #[tokio::test]

@@ -139,7 +139,7 @@ fn proven(caller: &mut Caller, port: &Port, agreed: &Agreed) -> Begun {
         _ => Begun::Open,
     };
     caller.who.tls = true;
-    if let Some(peer) = identity::peer(Some(&agreed.peer_certificates)) {
+    if let Some(peer) = identity::peer(&agreed.peer_certificates) {
         let own = worker.shared.identity.id();
         let own = own.as_ref().map_or("", |id| id.as_str());
         // A SPIFFE ID has no character that would need quoting here.

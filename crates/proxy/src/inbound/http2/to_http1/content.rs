@@ -103,7 +103,11 @@ impl FromHttp1 {
         let worker = self.call.worker().clone();
         let mut data = Vec::new();
         if self.next.is_none() && !self.outbox.is_empty() {
-            data.reserve_exact(self.length.map_or(0, room));
+            // Where all of it is here, exactly: what fills its memory becomes a frame without more of it.
+            let here = self.outbox.filled().len() as u64;
+            data.reserve_exact(
+                self.length.map_or(0, |length| if length <= here { length as usize } else { room(length) }),
+            );
             let mut outbox = std::mem::take(&mut self.outbox);
             outbox.consume(self.decode(outbox.filled(), &mut data));
             worker.buffers.release(&mut outbox);
