@@ -10,6 +10,7 @@ pub mod config;
 mod handshake;
 mod inbound;
 mod lifecycle;
+mod linger;
 mod listener;
 mod outbound;
 mod rate;

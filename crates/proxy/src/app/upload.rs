@@ -9,13 +9,13 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 use model::{Cause, Failure};
 use telemetry::Limit;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::Timeouts;
+use crate::linger::RequestBody;
 use crate::worker::Worker;
 
 /// The body of a request to an HTTP/2 app, for one try.
@@ -57,7 +57,7 @@ enum Kept {
 #[derive(Debug)]
 enum Source {
     /// An HTTP/2 caller's, frame by frame.
-    Caller(Incoming),
+    Caller(RequestBody),
     /// An HTTP/1 caller's, through a channel of one slot.
     Channel(mpsc::Receiver<Result<Frame<Bytes>, Aborted>>),
     None,
@@ -79,7 +79,7 @@ type Read = Option<Result<Frame<Bytes>, Box<dyn std::error::Error + Send + Sync>
 
 impl Upload {
     /// An HTTP/2 caller's body, of which so many bytes are kept to be sent once more.
-    pub(crate) fn caller(body: Incoming, keeps: usize) -> Self {
+    pub(crate) fn caller(body: RequestBody, keeps: usize) -> Self {
         Self::of(Source::Caller(body), keeps)
     }
 

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::config::{Port, Source, Upstream};
 use crate::lifecycle::Phase;
+use crate::linger::{LINGER, LINGER_BYTES};
 use crate::listener::Admitted;
 use crate::tries::Target;
 use crate::worker::{OpenPeer, Worker};
@@ -103,10 +104,6 @@ pub(crate) enum Awaited {
 
 /// How long a closing sidecar waits for the first bytes of a connection it has taken.
 const FIRST_BYTES: Duration = Duration::from_secs(1);
-
-/// How long a closing connection is read from at most, and what it may send in the meantime.
-const LINGER: Duration = Duration::from_secs(5);
-const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
 /// Why a wait for bytes ended without any.
 pub(crate) enum NoBytes {

@@ -1,7 +1,6 @@
 //! Extended CONNECT (RFC 8441): WebSocket, or any other protocol, within one HTTP/2 stream.
 
 use http::{HeaderMap, Request, Response, header};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use model::{Cause, Failure};
@@ -17,11 +16,12 @@ use super::{Answered, Call};
 use crate::app::Reuse;
 use crate::app::upload::Upload;
 use crate::inbound::tunnel;
+use crate::linger::RequestBody;
 use crate::supervise;
 use crate::tries::Tries;
 
 /// To an app that speaks HTTP/1.1: its `101 Switching Protocols` is the stream's `200`.
-pub(super) async fn to_http1(call: Call, mut request: Request<Incoming>, head: Vec<u8>) -> Answered {
+pub(super) async fn to_http1(call: Call, mut request: Request<RequestBody>, head: Vec<u8>) -> Answered {
     let upgrade = hyper::upgrade::on(&mut request);
     let protocol = protocol_of(&request);
     let mut exchange = FromHttp1::begin(call, false, |_| upload::Upload::new(head, request, 0))?;
@@ -48,7 +48,7 @@ pub(super) async fn to_http1(call: Call, mut request: Request<Incoming>, head: V
 }
 
 /// To an app that speaks HTTP/2 and has extended CONNECT enabled: stream to stream.
-pub(super) async fn to_http2(mut call: Call, mut request: Request<Incoming>, headers: HeaderMap) -> Answered {
+pub(super) async fn to_http2(mut call: Call, mut request: Request<RequestBody>, headers: HeaderMap) -> Answered {
     let upgrade = hyper::upgrade::on(&mut request);
     let protocol = protocol_of(&request);
     let (mut parts, _none) = request.into_parts();
@@ -83,7 +83,7 @@ pub(super) async fn to_http2(mut call: Call, mut request: Request<Incoming>, hea
     ))
 }
 
-fn protocol_of(request: &Request<Incoming>) -> &'static str {
+fn protocol_of(request: &Request<RequestBody>) -> &'static str {
     let protocol = request.extensions().get::<hyper::ext::Protocol>().map(hyper::ext::Protocol::as_str);
     if protocol.is_some_and(|p| p.eq_ignore_ascii_case("websocket")) { "websocket" } else { "upgrade" }
 }

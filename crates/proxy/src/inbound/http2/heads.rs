@@ -1,12 +1,12 @@
 //! HTTP/2 request heads: checked beyond what the library checks, and rewritten for the app.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
-use hyper::body::Incoming;
 use hyper::ext::Protocol as ExtendedConnect;
 use model::{Cause, Edits, Failure, FieldName, Head, Scheme, Version};
 
 use crate::config::Port;
 use crate::inbound::websocket;
+use crate::linger::RequestBody;
 use crate::worker::Worker;
 
 fn bad(detail: &'static str) -> Failure {
@@ -14,7 +14,7 @@ fn bad(detail: &'static str) -> Failure {
 }
 
 /// The facts of a request, if it can be read in one way only once it stands as HTTP/1.1 before the app.
-pub(super) fn facts<'r>(request: &'r Request<Incoming>, port: &Port, scheme: Scheme) -> Result<Head<'r>, Failure> {
+pub(super) fn facts<'r>(request: &'r Request<RequestBody>, port: &Port, scheme: Scheme) -> Result<Head<'r>, Failure> {
     let headers = request.headers();
     check_method(request)?;
     if headers.len() > port.limits.head_fields {
@@ -60,7 +60,7 @@ pub(super) fn facts<'r>(request: &'r Request<Incoming>, port: &Port, scheme: Sch
 }
 
 /// What an extended CONNECT asks for (RFC 8441); a plain CONNECT, and TRACE, are refused.
-pub(super) fn check_method(request: &Request<Incoming>) -> Result<Option<&str>, Failure> {
+pub(super) fn check_method(request: &Request<RequestBody>) -> Result<Option<&str>, Failure> {
     match (request.method(), request.extensions().get::<ExtendedConnect>()) {
         (&Method::CONNECT, Some(protocol)) if is_token(protocol.as_str()) => Ok(Some(protocol.as_str())),
         (&Method::CONNECT, Some(_)) => Err(bad("the :protocol is not a token")),
@@ -76,7 +76,7 @@ fn is_token(text: &str) -> bool {
 /// The head for an app that speaks HTTP/1.1; an extended CONNECT becomes the upgrade it stands for.
 pub(super) fn write_http1(
     worker: &Worker,
-    request: &Request<Incoming>,
+    request: &Request<RequestBody>,
     head: &Head<'_>,
     upgrade: Option<&str>,
     edits: &Edits,
@@ -137,7 +137,7 @@ fn write_cookies(out: &mut Vec<u8>, headers: &HeaderMap) {
 }
 
 /// How HTTP/1.1 is told where the body ends; a `content-length` of the caller's stands among the fields already.
-fn write_framing(out: &mut Vec<u8>, request: &Request<Incoming>) {
+fn write_framing(out: &mut Vec<u8>, request: &Request<RequestBody>) {
     use http_body::Body;
     if request.headers().contains_key(header::CONTENT_LENGTH) {
         return;
@@ -150,7 +150,7 @@ fn write_framing(out: &mut Vec<u8>, request: &Request<Incoming>) {
 }
 
 /// The fields for an app that speaks HTTP/2.
-pub(super) fn edited(request: &Request<Incoming>, head: &Head<'_>, edits: &Edits) -> HeaderMap {
+pub(super) fn edited(request: &Request<RequestBody>, head: &Head<'_>, edits: &Edits) -> HeaderMap {
     let received = request.headers();
     let mut headers = HeaderMap::with_capacity(received.len() + 4);
     for (name, value) in received.iter().filter(|(name, _)| stays(name, head, edits)) {

@@ -33,6 +33,7 @@ use crate::config::{Port, Protocol};
 use crate::inbound::caller::{Caller, Who};
 use crate::inbound::stages;
 use crate::lifecycle::Phase;
+use crate::linger::RequestBody;
 use crate::outbound;
 use crate::tries::Target;
 use crate::worker::Worker;
@@ -115,7 +116,9 @@ pub(super) async fn serve(caller: Box<Caller>, port: Arc<Port>) {
     });
     let service = {
         let (connection, limit) = (connection.clone(), port.limits.streams);
-        service_fn(move |request| handle(Stream::open(&connection, limit), request))
+        service_fn(move |request: Request<Incoming>| {
+            handle(Stream::open(&connection, limit), request.map(RequestBody::new))
+        })
     };
     let (corked, cork) = net::cork(inbox, io);
     let serving = http2::Builder::new(Tasks(connection.clone()))
@@ -186,7 +189,7 @@ fn poll_idle(
 type Handling = Pin<Box<dyn Future<Output = Result<Response<Answer>, Infallible>>>>;
 
 /// One request: through the stages at once, then to the app in the protocol it speaks.
-fn handle(stream: Stream, request: Request<Incoming>) -> Handling {
+fn handle(stream: Stream, request: Request<RequestBody>) -> Handling {
     let connection = stream.connection.clone();
     let worker = &connection.worker;
     let port = worker.port(connection.port);

@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 
 use h1::{BodyDecoder, ResponseHead};
 use http::{Method, Request};
-use hyper::body::Incoming;
 use model::{Cause, Failure};
 use net::{Buffer, Deadline};
 use telemetry::Limit;
@@ -18,10 +17,11 @@ use super::upload::Upload;
 use super::{Answered, Call};
 use crate::app::{Link, Reuse};
 use crate::inbound::interval::Interval;
+use crate::linger::RequestBody;
 use crate::tries::{Tries, Try, Why};
 
 /// Forwards a request whose head is written already.
-pub(super) fn forward(call: Call, request: Request<Incoming>, head: Vec<u8>) -> impl Future<Output = Answered> {
+pub(super) fn forward(call: Call, request: Request<RequestBody>, head: Vec<u8>) -> impl Future<Output = Answered> {
     let method = method_of(request.method());
     let idempotent = request.method().is_idempotent();
     let begun = FromHttp1::begin(call, idempotent, |replayed| Upload::new(head, request, replayed));

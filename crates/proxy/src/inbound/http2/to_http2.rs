@@ -18,10 +18,11 @@ use tokio::time::Instant;
 use crate::app::http2::{Guard, Sent};
 use crate::app::upload::{Progress, Upload};
 use crate::inbound::interval::Interval;
+use crate::linger::RequestBody;
 use crate::tries::Tries;
 
 /// Forwards a request whose fields are edited already.
-pub(super) async fn forward(mut call: Call, request: Request<Incoming>, headers: HeaderMap) -> Answered {
+pub(super) async fn forward(mut call: Call, request: Request<RequestBody>, headers: HeaderMap) -> Answered {
     let (mut parts, body) = request.into_parts();
     parts.headers = headers;
     parts.version = http::Version::HTTP_2;

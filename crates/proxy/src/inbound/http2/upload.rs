@@ -6,15 +6,15 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use http_body::{Body, Frame};
-use hyper::body::Incoming;
 use model::Cause;
 use net::Io;
 
 use super::Call;
+use crate::linger::RequestBody;
 
 /// The request on its way to the app.
 pub(super) struct Upload {
-    body: Incoming,
+    body: RequestBody,
     chunked: bool,
     unsent: Vec<u8>,
     sent: usize,
@@ -28,7 +28,7 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    pub(super) fn new(head: Vec<u8>, request: Request<Incoming>, keeps: usize) -> Self {
+    pub(super) fn new(head: Vec<u8>, request: Request<RequestBody>, keeps: usize) -> Self {
         let chunked =
             !request.headers().contains_key(http::header::CONTENT_LENGTH) && request.method() != Method::CONNECT;
         let body = request.into_body();
