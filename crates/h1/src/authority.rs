@@ -6,12 +6,16 @@ use crate::bytes::{is_host, run_of_target};
 
 /// Whether this is a host with an optional port, and nothing else: no user, no list, no zone, not empty.
 pub fn is_authority(authority: &str) -> bool {
-    let bytes = authority.as_bytes();
+    is_authority_of_bytes(authority.as_bytes())
+}
+
+/// The same of bytes that may be no text.
+pub(crate) fn is_authority_of_bytes(bytes: &[u8]) -> bool {
     let port = match bytes.first() {
         None => return false,
         Some(b'[') => {
             let Some(end) = memchr::memchr(b']', bytes) else { return false };
-            if authority[1..end].parse::<Ipv6Addr>().is_err() {
+            if !std::str::from_utf8(&bytes[1..end]).is_ok_and(|ip| ip.parse::<Ipv6Addr>().is_ok()) {
                 return false;
             }
             &bytes[end + 1..]

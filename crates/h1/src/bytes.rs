@@ -93,13 +93,25 @@ pub(crate) fn run_of_target(bytes: &[u8]) -> usize {
     run_by_words(bytes, |word| below(word, 0x21) | equal(word, b'#') | equal(word, 0x7f) | (word & HIGH), is_target)
 }
 
-/// Skips eight bytes at once where `suspect` finds nothing among them, and asks for each byte where it does.
+/// How many bytes from the start may stand in a token.
 #[inline]
+pub(crate) fn run_of_token(bytes: &[u8]) -> usize {
+    run_by_words(bytes, |word| !(letters(word) | !not_zero(word ^ (LOW * u64::from(b'-')))) & HIGH, is_token)
+}
+
+/// Passes over eight bytes at once where `suspect` marks none of them. The first that it marks is looked at, and where that is of the
+/// kind all the same, each of the eight.
+#[inline(always)]
 fn run_by_words(bytes: &[u8], suspect: impl Fn(u64) -> u64, of: impl Fn(u8) -> bool) -> usize {
-    let (words, _) = bytes.as_chunks::<8>();
+    let (words, rest) = bytes.as_chunks::<8>();
     let mut at = 0;
     for word in words {
-        if suspect(u64::from_le_bytes(*word)) != 0 {
+        let marks = suspect(u64::from_le_bytes(*word));
+        if marks != 0 {
+            let first = marks.trailing_zeros() as usize / 8;
+            if !of(word[first]) {
+                return at + first;
+            }
             let good = run(word, &of);
             if good < word.len() {
                 return at + good;
@@ -107,30 +119,59 @@ fn run_by_words(bytes: &[u8], suspect: impl Fn(u64) -> u64, of: impl Fn(u8) -> b
         }
         at += word.len();
     }
-    at + run(&bytes[at..], of)
+    at + run(rest, of)
 }
 
 const LOW: u64 = u64::from_ne_bytes([0x01; 8]);
 const HIGH: u64 = LOW << 7;
 
-/// Not zero where one of eight bytes is below `limit`, at most 0x80; the bits say no more than that.
+// What follows marks bytes of a word by their highest bits, the first byte's being the lowest.
+
+/// Marks bytes below `limit`, at most 0x80: the first such byte, and not all those marked above it are.
 #[inline]
 fn below(word: u64, limit: u8) -> u64 {
     word.wrapping_sub(LOW * u64::from(limit)) & !word & HIGH
 }
 
-/// Not zero where one of eight bytes is this one; the bits say no more than that.
+/// Marks bytes that are this one, as [`below`] does.
 #[inline]
 fn equal(word: u64, byte: u8) -> u64 {
     below(word ^ (LOW * u64::from(byte)), 1)
 }
 
+/// Marks bytes that are not zero, those and no others.
+#[inline]
+fn not_zero(word: u64) -> u64 {
+    (((word & !HIGH) + !HIGH) | word) & HIGH
+}
+
+/// Marks bytes that are ASCII letters, those and no others.
+#[inline]
+fn letters(word: u64) -> u64 {
+    let low = (word | (LOW * 0x20)) & !HIGH;
+    let from_a = low + LOW * u64::from(0x80 - b'a');
+    let beyond_z = low + LOW * u64::from(0x7f - b'z');
+    from_a & !beyond_z & !word & HIGH
+}
+
 /// Without the spaces and tabs at both ends (RFC 9110, 5.6.3).
 #[inline]
-pub(crate) fn trim(mut value: &[u8]) -> &[u8] {
+pub(crate) fn trim(value: &[u8]) -> &[u8] {
+    trim_end(trim_start(value))
+}
+
+/// Without those at the start.
+#[inline]
+pub(crate) fn trim_start(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = value {
         value = rest;
     }
+    value
+}
+
+/// Without those at the end.
+#[inline]
+pub(crate) fn trim_end(mut value: &[u8]) -> &[u8] {
     while let [rest @ .., b' ' | b'\t'] = value {
         value = rest;
     }
@@ -164,7 +205,7 @@ mod tests {
     /// Any byte, at any place of a word and beyond, among neighbours that borrow and carry.
     #[test]
     fn words_and_bytes_agree() {
-        for neighbour in [b'a', b'!', 0x20, b'\t', 0x7e, 0x80, 0xff] {
+        for neighbour in [b'a', b'Z', b'-', b'!', 0x20, b'\t', 0x7e, 0x80, 0xff] {
             for byte in 0..=255 {
                 for length in [1, 7, 8, 9, 16, 23] {
                     for place in 0..length {
@@ -172,6 +213,7 @@ mod tests {
                         bytes[place] = byte;
                         assert_eq!(run_of_value(&bytes), run(&bytes, is_value), "{bytes:x?}");
                         assert_eq!(run_of_target(&bytes), run(&bytes, is_target), "{bytes:x?}");
+                        assert_eq!(run_of_token(&bytes), run(&bytes, is_token), "{bytes:x?}");
                     }
                 }
             }

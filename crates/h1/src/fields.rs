@@ -1,7 +1,7 @@
 //! Field lines (RFC 9112, 5), parsed once; what they say about the message's framing and connection is settled here for both
 //! roles.
 
-use crate::bytes::{decimal, is_token, list, run, run_of_value, trim};
+use crate::bytes::{decimal, is_token, list, run_of_token, run_of_value, trim, trim_end, trim_start};
 use crate::{Body, Error, ErrorKind, Limits, Version};
 
 /// One field line of a head, where it was received.
@@ -11,8 +11,10 @@ pub struct Field<'b> {
     pub name: &'b [u8],
     /// The value, without white space around it.
     pub value: &'b [u8],
-    /// The whole line with its CRLF.
-    pub line: &'b [u8],
+    /// Where the line begins.
+    pub start: usize,
+    /// Where it ends, behind its CRLF.
+    pub end: usize,
     /// What the field is to a proxy.
     pub role: Role,
 }
@@ -123,32 +125,32 @@ impl Fields {
             return Err(Error::malformed("a field in the trailers that has no place there"));
         }
         span.role = match name.len() {
-            2 if name.eq_ignore_ascii_case(b"te") => {
+            2 if is_named(name, b"te") => {
                 self.te_trailers |= list(value).any(|one| one.eq_ignore_ascii_case(b"trailers"));
                 Role::HopByHop
             }
-            4 if name.eq_ignore_ascii_case(b"host") => self.add_host(section, &span)?,
-            6 if name.eq_ignore_ascii_case(b"expect") && section == Section::Request => {
+            4 if is_named(name, b"host") => self.add_host(section, &span)?,
+            6 if is_named(name, b"expect") && section == Section::Request => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(Error::new(ErrorKind::ExpectationFailed, "an expectation other than 100-continue"));
                 }
                 self.expect_continue = true;
                 Role::Expect
             }
-            7 if name.eq_ignore_ascii_case(b"upgrade") => {
+            7 if is_named(name, b"upgrade") => {
                 // Several lines are one list; such a list is nothing a proxy could hand on in one piece.
                 self.upgrade = if self.upgrade.is_none() { Some((span.value, span.value_end)) } else { Some((0, 0)) };
                 Role::HopByHop
             }
-            10 if name.eq_ignore_ascii_case(b"connection") => self.add_connection(value)?,
-            10 if name.eq_ignore_ascii_case(b"keep-alive") => {
+            10 if is_named(name, b"connection") => self.add_connection(value)?,
+            10 if is_named(name, b"keep-alive") => {
                 self.keep_alive_timeout = list(value).find_map(parse_timeout);
                 Role::HopByHop
             }
-            14 if name.eq_ignore_ascii_case(b"content-length") => self.add_length(value)?,
-            14 if name.eq_ignore_ascii_case(b"http2-settings") => Role::HopByHop,
-            16 if name.eq_ignore_ascii_case(b"proxy-connection") => Role::HopByHop,
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.add_coding(value)?,
+            14 if is_named(name, b"content-length") => self.add_length(value)?,
+            14 if is_named(name, b"http2-settings") => Role::HopByHop,
+            16 if is_named(name, b"proxy-connection") => Role::HopByHop,
+            17 if is_named(name, b"transfer-encoding") => self.add_coding(value)?,
             _ if section == Section::Request && is_framing_alias(name) => {
                 return Err(Error::malformed("a field name that an app might read as a framing field"));
             }
@@ -238,7 +240,8 @@ impl Fields {
         self.spans.iter().map(|span| Field {
             name: &buf[span.line as usize..span.name_end as usize],
             value: &buf[span.value as usize..span.value_end as usize],
-            line: &buf[span.line as usize..span.line_end as usize],
+            start: span.line as usize,
+            end: span.line_end as usize,
             role: span.role,
         })
     }
@@ -265,10 +268,17 @@ impl Fields {
     }
 }
 
+/// Whether a name, which is a token, is this one; `lower` is in lower case. Among the bytes of tokens those that differ in this bit
+/// alone are a letter and its capital, or none that a known name has.
+#[inline]
+fn is_named<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
+    name.len() == N && name.iter().zip(lower).all(|(n, l)| n | 0x20 == *l)
+}
+
 /// One line from `at`: `name ":" OWS value OWS CRLF`. `None` where it is not complete; an error as soon as it cannot become a
 /// field line.
 fn parse_line(buf: &[u8], at: usize) -> Result<Option<Span>, Error> {
-    let name_end = at + run(&buf[at..], is_token);
+    let name_end = at + run_of_token(&buf[at..]);
     match buf.get(name_end) {
         None => return Ok(None),
         Some(b':') if name_end > at => {}
@@ -289,16 +299,17 @@ fn parse_line(buf: &[u8], at: usize) -> Result<Option<Span>, Error> {
         (Some(b'\n'), _) => return Err(Error::malformed("bare line feed in a field")),
         _ => return Err(Error::malformed("a control character in a field value")),
     }
-    let value = trim(&buf[after..end]);
-    let lead = run(&buf[after..end], |b| matches!(b, b' ' | b'\t'));
-    let start = if value.is_empty() { end } else { after + lead };
-    let offset = |n: usize| u32::try_from(n).map_err(|_| Error::new(ErrorKind::HeadTooLarge, "head too large"));
+    // Nothing in a line is beyond its end.
+    let line_end = u32::try_from(end + 2).map_err(|_| Error::new(ErrorKind::HeadTooLarge, "head too large"))?;
+    let value = trim_start(&buf[after..end]);
+    let start = end - value.len();
+    let value_end = start + trim_end(value).len();
     Ok(Some(Span {
-        line: offset(at)?,
-        name_end: offset(name_end)?,
-        value: offset(start)?,
-        value_end: offset(start + value.len())?,
-        line_end: offset(end + 2)?,
+        line: at as u32,
+        name_end: name_end as u32,
+        value: start as u32,
+        value_end: value_end as u32,
+        line_end,
         role: Role::EndToEnd,
     }))
 }

@@ -1,7 +1,7 @@
 //! Request heads (RFC 9112, 3).
 
-use crate::authority::{is_authority, is_origin_form, same_authority, split_absolute};
-use crate::bytes::{is_token, run, run_of_target};
+use crate::authority::{is_authority, is_authority_of_bytes, same_authority, split_absolute};
+use crate::bytes::{run_of_target, run_of_token};
 use crate::fields::{Fields, Section};
 use crate::{Body, Error, ErrorKind, Field, Limits, Version};
 
@@ -107,10 +107,10 @@ impl RequestHead {
     /// What only the whole head tells.
     fn check(&mut self, buf: &[u8], line: Line) -> Result<(), Error> {
         self.body = self.fields.framing(line.version)?.unwrap_or(Body::Empty);
-        let host = self.fields.host.map(|(start, end)| text(&buf[start as usize..end as usize]));
+        let host = self.fields.host.map(|(start, end)| &buf[start as usize..end as usize]);
         match host {
             None if line.version == Version::Http11 => return Err(Error::malformed("no host field in HTTP/1.1")),
-            Some(host) if !is_authority(host) => {
+            Some(host) if !is_authority_of_bytes(host) => {
                 return Err(Error::malformed("a host field that is not a host with an optional port"));
             }
             _ => {}
@@ -119,8 +119,8 @@ impl RequestHead {
         let same = match (host, line.form) {
             (None, _) | (_, Form::Origin | Form::Asterisk) => true,
             (Some(host), Form::Absolute { .. }) => split_absolute(target())
-                .is_some_and(|(authority, _, default_port)| same_authority(host, authority, default_port)),
-            (Some(host), Form::Authority) => same_authority(host, target(), ":443"),
+                .is_some_and(|(authority, _, default_port)| same_authority(text(host), authority, default_port)),
+            (Some(host), Form::Authority) => same_authority(text(host), target(), ":443"),
         };
         if same { Ok(()) } else { Err(Error::malformed("a host field that is not the target's")) }
     }
@@ -229,7 +229,7 @@ impl RequestHead {
 
 /// `method SP target SP HTTP-version CRLF`: the line and where the next begins.
 fn parse_line(buf: &[u8], start: usize) -> Result<Option<(Line, usize)>, Error> {
-    let method_end = start + run(&buf[start..], is_token);
+    let method_end = start + run_of_token(&buf[start..]);
     if method_end - start > MAX_METHOD {
         return Err(Error::malformed("a method that is too long"));
     }
@@ -251,7 +251,7 @@ fn parse_line(buf: &[u8], start: usize) -> Result<Option<(Line, usize)>, Error> 
     }
     let Some((version, end)) = parse_version(&buf[target_end + 1..])? else { return Ok(None) };
     let method = method_of(&buf[start..method_end]);
-    let form = form_of(method, text(&buf[target_start..target_end]), target_start)?;
+    let form = form_of(method, &buf[target_start..target_end], target_start)?;
     Ok(Some((Line { start, method, method_end, target_end, form, version }, target_end + 1 + end)))
 }
 
@@ -294,14 +294,16 @@ fn method_of(name: &[u8]) -> Method {
     }
 }
 
-fn form_of(method: Method, target: &str, at: usize) -> Result<Form, Error> {
+/// The form of a target, of whose bytes each may stand in one.
+fn form_of(method: Method, target: &[u8], at: usize) -> Result<Form, Error> {
+    if target.starts_with(b"/") && method != Method::Connect {
+        return Ok(Form::Origin);
+    }
+    let target = text(target);
     if method == Method::Connect {
         let whole = is_authority(target)
             && target.rsplit(':').next().is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()));
         return if whole { Ok(Form::Authority) } else { Err(Error::malformed("CONNECT without a host and port")) };
-    }
-    if is_origin_form(target) {
-        return Ok(Form::Origin);
     }
     if target == "*" {
         return if method == Method::Options {

@@ -259,7 +259,8 @@ fn roles_part_what_is_for_the_next_hop() {
     assert_eq!(head.upgrade(text), Some(&b"websocket"[..]));
     assert!(head.expects_continue() && head.te_trailers());
     let cookie = head.fields(text).last().unwrap();
-    assert_eq!((cookie.name, cookie.value, cookie.line), (&b"Cookie"[..], &b"c"[..], &b"Cookie: c\r\n"[..]));
+    assert_eq!((cookie.name, cookie.value), (&b"Cookie"[..], &b"c"[..]));
+    assert_eq!(&text[cookie.start..cookie.end], b"Cookie: c\r\n");
 }
 
 #[test]

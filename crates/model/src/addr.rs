@@ -39,19 +39,39 @@ pub fn write_ip(out: &mut Vec<u8>, ip: IpAddr) {
         // Writing into memory does not fail.
         return drop(write!(out, "{ip}"));
     };
-    // `255.255.255.255`, gathered before it is appended.
-    let (mut text, mut end) = ([b'.'; 15], 0);
-    for (place, octet) in ip.octets().into_iter().enumerate() {
-        end += usize::from(place > 0);
-        let digits = [octet / 100, octet / 10 % 10, octet % 10];
-        let leading = if octet >= 100 { 0 } else { 2 - usize::from(octet >= 10) };
-        for digit in &digits[leading..] {
-            text[end] = b'0' + digit;
-            end += 1;
-        }
+    // `255.255.255.255.`, gathered before it is appended.
+    let (mut text, mut end) = ([0; 16], 0);
+    for octet in ip.octets() {
+        let (digits, length) = &OCTETS[usize::from(octet)];
+        text[end..end + 4].copy_from_slice(digits);
+        end += usize::from(*length);
     }
-    out.extend_from_slice(&text[..end]);
+    out.extend_from_slice(&text[..end - 1]);
 }
+
+/// The decimal digits of each byte and a dot, and how many these are.
+static OCTETS: [([u8; 4], u8); 256] = {
+    let mut octets = [([b'.'; 4], 0); 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let (digits, length) = &mut octets[octet];
+        let mut divisor = if octet >= 100 {
+            100
+        } else if octet >= 10 {
+            10
+        } else {
+            1
+        };
+        while divisor > 0 {
+            digits[*length as usize] = b'0' + (octet / divisor % 10) as u8;
+            *length += 1;
+            divisor /= 10;
+        }
+        *length += 1;
+        octet += 1;
+    }
+    octets
+};
 
 /// Appends an address and its port as the standard library spells them, for the same reason.
 pub fn write_socket_addr(out: &mut Vec<u8>, addr: SocketAddr) {

@@ -33,31 +33,30 @@ impl FieldName {
         if !matches!(first, b'x' | b'f' | b't' | b'u' | b'c' | b'r' | b'p') {
             return None;
         }
-        let found = match name.len() {
-            7 => (Self::Referer, &b"referer"[..]),
-            9 if is(name, b"forwarded") => (Self::Forwarded, &b"forwarded"[..]),
-            9 => (Self::XRealIp, &b"x-real-ip"[..]),
-            10 if is(name, b"user-agent") => (Self::UserAgent, &b"user-agent"[..]),
-            10 => (Self::Tracestate, &b"tracestate"[..]),
-            11 => (Self::Traceparent, &b"traceparent"[..]),
-            12 if is(name, b"x-request-id") => (Self::XRequestId, &b"x-request-id"[..]),
-            12 if is(name, b"content-type") => (Self::ContentType, &b"content-type"[..]),
-            15 => (Self::XForwardedFor, &b"x-forwarded-for"[..]),
-            17 => (Self::XForwardedProto, &b"x-forwarded-proto"[..]),
-            19 => (Self::ProxyAuthorization, &b"proxy-authorization"[..]),
-            23 => (Self::XForwardedClientCert, &b"x-forwarded-client-cert"[..]),
-            _ => return Self::of_family(name),
-        };
-        if is(name, found.1) { Some(found.0) } else { Self::of_family(name) }
+        match name.len() {
+            7 if is(name, b"referer") => Some(Self::Referer),
+            9 if is(name, b"forwarded") => Some(Self::Forwarded),
+            9 if is(name, b"x-real-ip") => Some(Self::XRealIp),
+            10 if is(name, b"user-agent") => Some(Self::UserAgent),
+            10 if is(name, b"tracestate") => Some(Self::Tracestate),
+            11 if is(name, b"traceparent") => Some(Self::Traceparent),
+            12 if is(name, b"x-request-id") => Some(Self::XRequestId),
+            12 if is(name, b"content-type") => Some(Self::ContentType),
+            15 if is(name, b"x-forwarded-for") => Some(Self::XForwardedFor),
+            17 if is(name, b"x-forwarded-proto") => Some(Self::XForwardedProto),
+            19 if is(name, b"proxy-authorization") => Some(Self::ProxyAuthorization),
+            23 if is(name, b"x-forwarded-client-cert") => Some(Self::XForwardedClientCert),
+            _ if first == b'x' => Self::of_family(name),
+            _ => None,
+        }
     }
 
     fn of_family(name: &[u8]) -> Option<Self> {
-        let starts = |prefix: &[u8]| name.len() > prefix.len() && is(&name[..prefix.len()], prefix);
-        if starts(b"x-forwarded-") {
+        if begins(name, b"x-forwarded-") {
             Some(Self::XForwardedOther)
-        } else if starts(b"x-client-geo-") {
+        } else if begins(name, b"x-client-geo-") {
             Some(Self::XClientGeo)
-        } else if starts(b"x-outrigger-") {
+        } else if begins(name, b"x-outrigger-") {
             Some(Self::XOutrigger)
         } else {
             None
@@ -65,10 +64,14 @@ impl FieldName {
     }
 }
 
-/// Equal but for ASCII case, `_` taken for `-`; `lower` is in lower case.
-fn is(name: &[u8], lower: &[u8]) -> bool {
-    name.len() == lower.len()
-        && name.iter().zip(lower).all(|(&n, &l)| n.to_ascii_lowercase() == l || (n == b'_' && l == b'-'))
+/// Whether a name is this one, ASCII case aside and `_` taken for `-`; `lower` is in lower case.
+fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
+    name.len() == N && name.iter().zip(lower).all(|(&n, &l)| n.to_ascii_lowercase() == l || (n == b'_' && l == b'-'))
+}
+
+/// Whether a name begins like this and goes on.
+fn begins<const N: usize>(name: &[u8], prefix: &[u8; N]) -> bool {
+    name.len() > N && is(&name[..N], prefix)
 }
 
 /// A set of [`FieldName`]s.

@@ -9,28 +9,28 @@ use crate::settings::{Privacy, QueryPrivacy};
 
 pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, event: Event, data: &Data, port: &str) {
     let mut line = Object::begin(out, "@timestamp", |out| moment.clock.write_iso(out, moment.millis));
-    line.text(key!("ecs.version"), b"8.11.0");
-    line.text(key!("event.kind"), b"event");
-    line.text(key!("event.category"), if data.is_http() { b"web" } else { b"network" });
-    line.text(
+    line.word(key!("ecs.version"), "8.11.0");
+    line.word(key!("event.kind"), "event");
+    line.word(key!("event.category"), if data.is_http() { "web" } else { "network" });
+    line.word(
         key!("event.type"),
         match event {
-            Event::Start => b"start".as_slice(),
-            Event::Interval => b"info",
-            _ => b"end",
+            Event::Start => "start",
+            Event::Interval => "info",
+            _ => "end",
         },
     );
-    line.text(key!("event.outcome"), if data.is_error() { b"failure" } else { b"success" });
+    line.word(key!("event.outcome"), if data.is_error() { "failure" } else { "success" });
     let nanos = u64::try_from(moment.took.as_nanos()).unwrap_or(u64::MAX);
     line.number(key!("event.duration"), Some(nanos));
     line.address(key!("client.ip"), privacy.address(data.client.ip));
     line.number(key!("client.port"), data.client.port.filter(|_| privacy.port()).map(u64::from));
     line.number(key!("client.bytes"), Some(data.received));
-    line.text(key!("client.geo.country_iso_code"), data.country.as_ref().map_or(b"", |code| code.as_str().as_bytes()));
+    line.word(key!("client.geo.country_iso_code"), data.country.as_ref().map_or("", |code| code.as_str()));
     line.text(key!("client.geo.region_iso_code"), data.text(Text::Region));
     line.text(key!("client.geo.city_name"), data.text(Text::City));
     if data.scope != Scope::Global {
-        line.text(key!("client.geo.name"), data.scope.as_str().as_bytes());
+        line.word(key!("client.geo.name"), data.scope.as_str());
     }
     line.number(key!("client.as.number"), data.asn.map(u64::from));
     line.text(key!("client.as.organization.name"), data.text(Text::Organization));
@@ -42,7 +42,7 @@ pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, e
         line.text(key!("url.query"), data.text(Text::Query));
     }
     line.text(key!("url.domain"), data.text(Text::Authority));
-    line.text(key!("http.version"), data.version.map_or("", Version::as_str).as_bytes());
+    line.word(key!("http.version"), data.version.map_or("", Version::as_str));
     line.number(key!("http.response.status_code"), data.status_told(event).map(u64::from));
     line.number(key!("http.request.body.bytes"), Some(data.received));
     line.number(key!("http.response.body.bytes"), Some(data.sent));
@@ -51,29 +51,29 @@ pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, e
     line.text(key!("http.request.id"), data.text(Text::RequestId));
     line.hex(key!("trace.id"), data.trace.as_ref().map(|(trace, _)| &trace[..]));
     if let Some(enforced) = data.denied {
-        line.text(key!("event.action"), if enforced { b"denied" } else { b"would_deny" });
+        line.word(key!("event.action"), if enforced { "denied" } else { "would_deny" });
         line.text(key!("rule.name"), data.text(Text::Rule));
     }
     match data.direction {
         Direction::Inbound => line.text(key!("observer.ingress.interface.name"), port.as_bytes()),
         Direction::Outbound => {
-            line.text(key!("network.direction"), b"outbound");
+            line.word(key!("network.direction"), "outbound");
             line.text(key!("observer.egress.interface.name"), port.as_bytes());
         }
     }
     if let Some((addr, mtls)) = data.upstream {
         line.address(key!("destination.ip"), Some(addr.ip()));
         line.number(key!("destination.port"), Some(u64::from(addr.port())));
-        line.text(key!("labels.upstream_tls"), if mtls { b"mtls" } else { b"disabled" });
+        line.word(key!("labels.upstream_tls"), if mtls { "mtls" } else { "disabled" });
     }
     line.text(key!("labels.retry_reasons"), data.text(Text::RetryReasons));
     if data.over_budget {
-        line.text(key!("labels.retry_refused"), b"over_budget");
+        line.word(key!("labels.retry_refused"), "over_budget");
     }
     line.socket_address(key!("labels.ejected"), data.ejected);
     line.text(key!("labels.ejected_reason"), data.text(Text::EjectedFor));
     line.text(key!("labels.tls_alpn"), data.text(Text::Alpn));
-    line.text(key!("error.type"), data.cause.map_or("", model::Cause::label).as_bytes());
+    line.word(key!("error.type"), data.cause.map_or("", model::Cause::label));
     line.text(key!("error.message"), data.text(Text::Detail));
     line.end();
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::escape;
 
-/// A member's name with all that stands before its value, put together when the program is built: see [`key!`].
+/// A member's name with all that stands before its value and that value's quote, put together when the program is built: see [`key!`].
 #[derive(Clone, Copy)]
 pub(super) struct Key(pub(super) &'static str);
 
 macro_rules! key {
     ($name:literal) => {
-        $crate::line::object::Key(concat!(",\"", $name, "\":"))
+        $crate::line::object::Key(concat!(",\"", $name, "\":\""))
     };
 }
 pub(super) use key;
@@ -32,15 +32,29 @@ impl<'o> Object<'o> {
         Self { out }
     }
 
-    fn key(&mut self, key: Key) {
+    /// Before a value in quotes.
+    fn quoted(&mut self, key: Key) {
         self.out.extend_from_slice(key.0.as_bytes());
+    }
+
+    /// Before a value without.
+    fn bare(&mut self, key: Key) {
+        self.out.extend_from_slice(&key.0.as_bytes()[..key.0.len() - 1]);
+    }
+
+    /// One of the program's own words, which needs no escapes; none where it is empty.
+    pub(super) fn word(&mut self, key: Key, word: &str) {
+        if !word.is_empty() {
+            self.quoted(key);
+            self.out.extend_from_slice(word.as_bytes());
+            self.out.push(b'"');
+        }
     }
 
     /// A text; none where it is empty.
     pub(super) fn text(&mut self, key: Key, value: &[u8]) {
         if !value.is_empty() {
-            self.key(key);
-            self.out.push(b'"');
+            self.quoted(key);
             escape::json(self.out, value);
             self.out.push(b'"');
         }
@@ -49,8 +63,7 @@ impl<'o> Object<'o> {
     /// An address.
     pub(super) fn address(&mut self, key: Key, ip: Option<IpAddr>) {
         if let Some(ip) = ip {
-            self.key(key);
-            self.out.push(b'"');
+            self.quoted(key);
             model::write_ip(self.out, ip);
             self.out.push(b'"');
         }
@@ -59,8 +72,7 @@ impl<'o> Object<'o> {
     /// An address and its port.
     pub(super) fn socket_address(&mut self, key: Key, addr: Option<SocketAddr>) {
         if let Some(addr) = addr {
-            self.key(key);
-            self.out.push(b'"');
+            self.quoted(key);
             model::write_socket_addr(self.out, addr);
             self.out.push(b'"');
         }
@@ -69,7 +81,7 @@ impl<'o> Object<'o> {
     /// A whole number.
     pub(super) fn number(&mut self, key: Key, value: Option<u64>) {
         if let Some(value) = value {
-            self.key(key);
+            self.bare(key);
             self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
         }
     }
@@ -77,7 +89,7 @@ impl<'o> Object<'o> {
     /// A duration in seconds, to the microsecond.
     pub(super) fn seconds(&mut self, key: Key, value: Option<Duration>) {
         if let Some(value) = value {
-            self.key(key);
+            self.bare(key);
             seconds(self.out, value);
         }
     }
@@ -85,8 +97,7 @@ impl<'o> Object<'o> {
     /// Bytes in lower-case hexadecimal.
     pub(super) fn hex(&mut self, key: Key, value: Option<&[u8]>) {
         if let Some(value) = value {
-            self.key(key);
-            self.out.push(b'"');
+            self.quoted(key);
             let digit = |n: u8| b"0123456789abcdef"[usize::from(n)];
             self.out.extend(value.iter().flat_map(|b| [digit(b >> 4), digit(b & 0xf)]));
             self.out.push(b'"');

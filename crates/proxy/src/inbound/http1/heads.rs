@@ -49,7 +49,7 @@ pub(super) fn write_request(
     }
     out.extend_from_slice(b"\r\n");
     let edited = edits.removes_any(facts.fields);
-    copy_fields(out, request.fields(bytes), |field| match field.role {
+    copy_fields(out, bytes, request.fields(bytes), |field| match field.role {
         Role::HopByHop | Role::Host => false,
         Role::Expect => request.expects_continue(),
         _ => !(edited && FieldName::of(field.name).is_some_and(|name| edits.removes(name))),
@@ -119,7 +119,7 @@ impl Return {
 /// The final answer's head as the caller gets it.
 pub(super) fn write_response(out: &mut Vec<u8>, response: &ResponseHead, bytes: &[u8], back: Return) {
     h1::encode::status_line(out, response.status(), Some(response.reason(bytes)));
-    copy_fields(out, response.fields(bytes), |field| field.role != Role::HopByHop);
+    copy_fields(out, bytes, response.fields(bytes), |field| field.role != Role::HopByHop);
     back.write_fields(out);
     out.extend_from_slice(b"\r\n");
 }
@@ -127,7 +127,9 @@ pub(super) fn write_response(out: &mut Vec<u8>, response: &ResponseHead, bytes: 
 /// An informational answer, or the one that switches protocols, as the caller gets it.
 pub(super) fn write_informational(out: &mut Vec<u8>, response: &ResponseHead, bytes: &[u8]) {
     h1::encode::status_line(out, response.status(), Some(response.reason(bytes)));
-    copy_fields(out, response.fields(bytes), |field| field.role != Role::HopByHop && field.role != Role::ContentLength);
+    copy_fields(out, bytes, response.fields(bytes), |field| {
+        field.role != Role::HopByHop && field.role != Role::ContentLength
+    });
     if let Some(protocol) = response.upgrade(bytes).filter(|_| response.status() == 101) {
         out.extend_from_slice(b"connection: upgrade\r\n");
         h1::encode::field(out, b"upgrade", protocol);
@@ -138,14 +140,21 @@ pub(super) fn write_informational(out: &mut Vec<u8>, response: &ResponseHead, by
 /// Copies the lines to keep, neighbours in one go.
 fn copy_fields<'b>(
     out: &mut Vec<u8>,
+    bytes: &'b [u8],
     fields: impl Iterator<Item = Field<'b>>,
     mut keep: impl FnMut(&Field<'b>) -> bool,
 ) {
+    let mut kept = 0..0;
     for field in fields {
         if keep(&field) {
-            out.extend_from_slice(field.line);
+            if field.start != kept.end {
+                out.extend_from_slice(&bytes[kept]);
+                kept = field.start..field.end;
+            }
+            kept.end = field.end;
         }
     }
+    out.extend_from_slice(&bytes[kept]);
 }
 
 /// Whether an answer is an event stream, which lives long by design.
