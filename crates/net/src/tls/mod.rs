@@ -2,6 +2,7 @@
 //! own making.
 
 mod library;
+mod receive;
 pub mod records;
 #[cfg(test)]
 mod tests;
@@ -13,32 +14,24 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustls::Error;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
 pub use library::{Agreed, Handshake};
-use records::{Fault, MAX_RECORD, Records};
-
-/// Bytes of a thread's memory that records are read into.
-const WIRE_BYTES: usize = 64 * 1024 + MAX_RECORD;
+use receive::{Broken, Received, cut_short};
+use records::{Fault, Records};
 
 thread_local! {
-    /// Where records are read to, and where they are encrypted: a connection owns only what it can't send yet or make sense of.
-    static RECEIVED: RefCell<Vec<u8>> = RefCell::new(vec![0; WIRE_BYTES]);
+    /// Where records are encrypted: a connection owns only what it can't send yet.
     static SEALED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// One side of a TLS connection. It keeps what it could not send yet; reading, flushing and ending send it on.
 pub(crate) struct Session {
     protection: Protection,
-    /// Of the peer's, once we protect records: what is no whole record yet, or has not been asked for.
-    incoming: Vec<u8>,
-    /// Decrypted, and more than there was room for.
-    data: Vec<u8>,
+    received: Received,
     /// What could not be sent yet.
     outgoing: Vec<u8>,
-    /// What was wrong behind data that was given out first.
-    fault: Option<Box<Fault>>,
 }
 
 impl fmt::Debug for Session {
@@ -75,7 +68,7 @@ impl Session {
     pub(crate) fn new(mut handshake: Handshake, read: &[u8]) -> Self {
         handshake.receive(read);
         let protection = Protection::Library(handshake);
-        Self { protection, incoming: Vec::new(), data: Vec::new(), outgoing: Vec::new(), fault: None }
+        Self { protection, received: Received::default(), outgoing: Vec::new() }
     }
 
     /// Takes the handshake as far as the bytes there allow.
@@ -88,7 +81,7 @@ impl Session {
             let Protection::Library(handshake) = &mut self.protection else {
                 return Poll::Ready(Err(HandshakeError::Ended));
             };
-            let advanced = handshake.advance(&mut self.outgoing, &mut self.data);
+            let advanced = handshake.advance(&mut self.outgoing, &mut self.received.data);
             if let Err(e) = advanced {
                 self.tell_of_handshake(&e, tcp, cx);
                 return Poll::Ready(Err(HandshakeError::Tls(e)));
@@ -121,17 +114,8 @@ impl Session {
         }
         let (records, rest) = handshake.into_records()?;
         self.protection = Protection::Own(records);
-        self.keep(&rest);
+        self.received.keep(&rest);
         Ok(agreed)
-    }
-
-    /// Keeps bytes of the peer's for later; no memory for none.
-    fn keep(&mut self, rest: &[u8]) {
-        self.incoming.clear();
-        match rest {
-            [] => self.incoming = Vec::new(),
-            rest => self.incoming.extend_from_slice(rest),
-        }
     }
 
     /// Sends the alert that says what was wrong with the handshake, as far as the socket takes it. For a few errors, such as a
@@ -159,12 +143,12 @@ impl Session {
             let _ = self.poll_flush(tcp, cx)?;
         }
         loop {
-            if !self.data.is_empty() {
-                return Poll::Ready(Ok(self.hand_out(into)));
+            if !self.received.data.is_empty() {
+                return Poll::Ready(Ok(self.received.hand_out(into)));
             }
             match &mut self.protection {
                 Protection::Own(records) if records.ended() => return Poll::Ready(Ok(0)),
-                Protection::Own(_) => match ready!(self.poll_records(tcp, cx, into)) {
+                Protection::Own(records) => match ready!(self.received.poll_records(records, tcp, cx, into)) {
                     Ok(0) => {}
                     Ok(n) => return Poll::Ready(Ok(n)),
                     Err(broken) => return Poll::Ready(Err(self.broken(broken, tcp, cx))),
@@ -179,7 +163,7 @@ impl Session {
     /// Has the library decrypt what is there into `data`, or read more.
     fn poll_library(&mut self, tcp: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Protection::Library(library) = &mut self.protection else { return Poll::Ready(Ok(())) };
-        let advanced = library.advance(&mut self.outgoing, &mut self.data);
+        let advanced = library.advance(&mut self.outgoing, &mut self.received.data);
         let ended = library.ended();
         if advanced.is_err() {
             // It is not to be asked again.
@@ -188,94 +172,10 @@ impl Session {
         // Its answers, an alert among them. Pending is no matter, as above.
         let _ = self.poll_flush(tcp, cx)?;
         advanced.map_err(invalid)?;
-        if self.data.is_empty() && !ended && ready!(self.poll_fill(tcp, cx))? == 0 {
+        if self.received.data.is_empty() && !ended && ready!(self.poll_fill(tcp, cx))? == 0 {
             return Poll::Ready(Err(cut_short()));
         }
         Poll::Ready(Ok(()))
-    }
-
-    /// Decrypts records that are there, or else those that come with one read; how many bytes of data are in `into`.
-    fn poll_records(
-        &mut self,
-        tcp: &mut TcpStream,
-        cx: &mut Context<'_>,
-        into: &mut [u8],
-    ) -> Poll<Result<usize, Broken>> {
-        if let Some(fault) = self.fault.take() {
-            return Poll::Ready(Err(Broken::Fault(*fault)));
-        }
-        if records::record_end(&self.incoming)?.is_some() {
-            let incoming = std::mem::take(&mut self.incoming);
-            let (used, filled) = self.decrypt(&incoming, into)?;
-            self.keep(&incoming[used..]);
-            return Poll::Ready(Ok(filled));
-        }
-        RECEIVED.with_borrow_mut(|received| {
-            let kept = self.incoming.len();
-            received[..kept].copy_from_slice(&self.incoming);
-            let end = received.len().min(kept + wanted(into.len()));
-            let n = ready!(poll_receive(tcp, cx, &mut received[kept..end]))?;
-            if n == 0 {
-                return Poll::Ready(Err(Broken::Io(cut_short())));
-            }
-            let (used, filled) = self.decrypt(&received[..kept + n], into)?;
-            self.keep(&received[used..kept + n]);
-            Poll::Ready(Ok(filled))
-        })
-    }
-
-    /// Decrypts whole records of `bytes` while there is room; how many bytes are done with, and how many of data are in `into`. A record
-    /// for which there is no room goes to `data` if it is the first.
-    fn decrypt(&mut self, bytes: &[u8], into: &mut [u8]) -> Result<(usize, usize), Fault> {
-        let (mut used, mut filled) = (0, 0);
-        while self.data.is_empty() {
-            match self.decrypt_one(&bytes[used..], &mut into[filled..], filled == 0) {
-                Ok(None) => break,
-                Ok(Some((record, n))) => (used, filled) = (used + record, filled + n),
-                Err(fault) if filled == 0 => return Err(fault),
-                // What came before it is the peer's beyond doubt.
-                Err(fault) => {
-                    self.fault = Some(Box::new(fault));
-                    return Ok((bytes.len(), filled));
-                }
-            }
-        }
-        Ok((used, filled))
-    }
-
-    /// Decrypts a whole record, if there is one and room; its length and that of its data in `into`.
-    fn decrypt_one(&mut self, bytes: &[u8], into: &mut [u8], is_first: bool) -> Result<Option<(usize, usize)>, Fault> {
-        let Protection::Own(records) = &mut self.protection else { return Ok(None) };
-        if records.ended() {
-            // What follows is nobody's.
-            return Ok(Some(bytes.len()).filter(|length| *length > 0).map(|length| (length, 0)));
-        }
-        let Some(length) = records::record_end(bytes)? else { return Ok(None) };
-        let (record, room) = (&bytes[..length], records::room(&bytes[..length]));
-        if room <= into.len() {
-            return Ok(Some((length, records.open(record, into)?)));
-        }
-        if !is_first {
-            return Ok(None);
-        }
-        let mut data = vec![0; room];
-        let n = records.open(record, &mut data)?;
-        if n > 0 {
-            data.truncate(n);
-            self.data = data;
-        }
-        Ok(Some((length, 0)))
-    }
-
-    /// Gives out decrypted bytes that there was no room for.
-    fn hand_out(&mut self, into: &mut [u8]) -> usize {
-        let n = self.data.len().min(into.len());
-        into[..n].copy_from_slice(&self.data[..n]);
-        self.data.drain(..n);
-        if self.data.is_empty() {
-            self.data = Vec::new();
-        }
-        n
     }
 
     /// Ends the session over what the peer sent, and tells it why.
@@ -370,58 +270,19 @@ impl Session {
     /// Whether nothing of the peer's waits inside.
     pub(crate) fn is_quiet(&self) -> bool {
         let is_open = matches!(&self.protection, Protection::Own(records) if !records.ended());
-        let kept = [&self.incoming, &self.data, &self.outgoing];
-        is_open && self.fault.is_none() && kept.iter().all(|bytes| bytes.is_empty())
+        is_open && self.received.is_empty() && self.outgoing.is_empty()
     }
 
     /// Reads once, for the library.
     fn poll_fill(&mut self, tcp: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        RECEIVED.with_borrow_mut(|received| {
-            let n = ready!(poll_receive(tcp, cx, &mut received[..MAX_RECORD]))?;
+        receive::poll_once(tcp, cx, |bytes| {
             if let Protection::Library(library) = &mut self.protection {
-                library.receive(&received[..n]);
+                library.receive(bytes);
             }
-            Poll::Ready(Ok(n))
         })
     }
 }
 
-/// Why nothing more can be read.
-enum Broken {
-    Fault(Fault),
-    Io(io::Error),
-}
-
-impl From<Fault> for Broken {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
-}
-
-impl From<io::Error> for Broken {
-    fn from(e: io::Error) -> Self {
-        Self::Io(e)
-    }
-}
-
-/// Bytes to read where there is room for so many of data: a whole record at least, and otherwise not much more, since the rest would be
-/// kept and copied once more. What large records add is in it.
-fn wanted(room: usize) -> usize {
-    const ADDED: usize = 256;
-    room.max(MAX_RECORD) + ADDED
-}
-
-/// The peer must say that nothing follows: where it does not, anybody could have cut it short (RFC 8446, 6.1).
-fn cut_short() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "the stream ended without close_notify")
-}
-
 fn invalid(e: Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, e)
-}
-
-fn poll_receive(tcp: &mut TcpStream, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-    let mut read = ReadBuf::new(into);
-    ready!(Pin::new(tcp).poll_read(cx, &mut read))?;
-    Poll::Ready(Ok(read.filled().len()))
 }

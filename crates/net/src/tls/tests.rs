@@ -14,7 +14,8 @@ use rustls::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Handshake, HandshakeError, WIRE_BYTES, wanted};
+use super::receive::{WIRE_BYTES, wanted};
+use super::{Handshake, HandshakeError, Protection, Session};
 use crate::Io;
 
 pub(super) const SUITES: [SupportedCipherSuite; 3] = [
@@ -212,7 +213,8 @@ async fn four_whole_records_are_read_and_decrypted_at_once() {
     let mut into = vec![0; 64 * 1024 + 1];
     assert!(wire.len() <= wanted(into.len()) && wanted(into.len()) <= WIRE_BYTES);
     let mut session = there.into_session().unwrap();
-    let (used, filled) = session.decrypt(&wire, &mut into).unwrap();
+    let Session { protection: Protection::Own(records), received, .. } = &mut *session else { panic!("not ours") };
+    let (used, filled) = received.decrypt(records, &wire, &mut into).unwrap();
     assert_eq!((used, filled), (wire.len(), sent.len()));
     assert!(into[..filled] == sent);
 }
@@ -226,7 +228,7 @@ async fn what_follows_the_end_is_nobodys() {
     let mut got = Vec::new();
     there.read_to_end(&mut got).await.unwrap();
     assert_eq!(got, b"last");
-    assert_eq!(there.session().unwrap().incoming.capacity(), 0);
+    assert_eq!(there.session().unwrap().received.memory(), [0; 2]);
     // The other direction is open still.
     there.write_all(b"answer").await.unwrap();
     let mut wire = [0; 1000];
@@ -246,8 +248,7 @@ async fn a_session_with_nothing_to_do_keeps_no_memory_for_bytes() {
         assert!(got == sent);
         for io in [&here, &there] {
             let session = io.session().unwrap();
-            let kept = [&session.incoming, &session.data, &session.outgoing].map(Vec::capacity);
-            assert_eq!(kept, [0; 3], "{length}");
+            assert_eq!((session.received.memory(), session.outgoing.capacity()), ([0; 2], 0), "{length}");
         }
     }
     assert!(here.is_quiet() && there.is_quiet());
