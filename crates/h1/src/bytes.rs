@@ -202,6 +202,22 @@ pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
+    /// Where marks of one kind stand above those of another.
+    #[test]
+    fn words_and_bytes_agree_on_the_first_of_two() {
+        for first in 0..=255 {
+            for second in 0..=255 {
+                let bytes = [b'a', b'-', first, b'z', second, b'A', b'Z', b'b'];
+                assert_eq!(run_of_value(&bytes), run(&bytes, is_value), "{bytes:x?}");
+                assert_eq!(run_of_target(&bytes), run(&bytes, is_target), "{bytes:x?}");
+                assert_eq!(run_of_token(&bytes), run(&bytes, is_token), "{bytes:x?}");
+                let together = [first, second, b'c', b'd', b'e', b'f', b'g', b'h'];
+                assert_eq!(run_of_value(&together), run(&together, is_value), "{together:x?}");
+                assert_eq!(run_of_token(&together), run(&together, is_token), "{together:x?}");
+            }
+        }
+    }
+
     /// Any byte, at any place of a word and beyond, among neighbours that borrow and carry.
     #[test]
     fn words_and_bytes_agree() {

@@ -160,7 +160,7 @@ impl Session {
         }
     }
 
-    /// Has the library decrypt what is there into `data`, or read more.
+    /// Has the library decrypt what is there, or read more.
     fn poll_library(&mut self, tcp: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Protection::Library(library) = &mut self.protection else { return Poll::Ready(Ok(())) };
         let advanced = library.advance(&mut self.outgoing, &mut self.received.data);

@@ -30,11 +30,6 @@ pub(super) struct Received {
 }
 
 impl Received {
-    #[cfg(test)]
-    pub(super) fn memory(&self) -> [usize; 2] {
-        [self.incoming.capacity(), self.data.capacity()]
-    }
-
     /// Whether there is nothing.
     pub(super) fn is_empty(&self) -> bool {
         self.incoming.is_empty() && self.data.is_empty() && self.fault.is_none()
@@ -142,6 +137,11 @@ impl Received {
             self.data = Vec::new();
         }
         n
+    }
+
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> [usize; 2] {
+        [self.incoming.capacity(), self.data.capacity()]
     }
 }
 

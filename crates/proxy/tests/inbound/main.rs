@@ -5,6 +5,7 @@
 mod addresses;
 mod ambiguity;
 mod capacity;
+mod early;
 mod failures;
 mod h2_peers;
 mod h2_servers;

@@ -26,7 +26,7 @@ pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, e
     line.address(key!("client.ip"), privacy.address(data.client.ip));
     line.number(key!("client.port"), data.client.port.filter(|_| privacy.port()).map(u64::from));
     line.number(key!("client.bytes"), Some(data.received));
-    line.word(key!("client.geo.country_iso_code"), data.country.as_ref().map_or("", |code| code.as_str()));
+    line.code(key!("client.geo.country_iso_code"), data.country);
     line.text(key!("client.geo.region_iso_code"), data.text(Text::Region));
     line.text(key!("client.geo.city_name"), data.text(Text::City));
     if data.scope != Scope::Global {

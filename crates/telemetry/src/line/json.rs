@@ -20,7 +20,7 @@ pub(super) fn write(out: &mut Vec<u8>, privacy: &Privacy, moment: &Moment<'_>, e
         line.word(key!("outrigger.client.source"), data.client.source.as_str());
         line.address(key!("network.peer.address"), privacy.address(data.peer_ip()));
     }
-    line.word(key!("geo.country.iso_code"), data.country.as_ref().map_or("", |code| code.as_str()));
+    line.code(key!("geo.country.iso_code"), data.country);
     line.text(key!("geo.region.iso_code"), data.text(Text::Region));
     line.text(key!("geo.locality.name"), data.text(Text::City));
     if data.scope != Scope::Global {

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use model::Code;
+
 use super::escape;
 
 /// A member's name with all that stands before its value and that value's quote, put together when the program is built: see [`key!`].
@@ -43,10 +45,19 @@ impl<'o> Object<'o> {
     }
 
     /// One of the program's own words, which needs no escapes; none where it is empty.
-    pub(super) fn word(&mut self, key: Key, word: &str) {
+    pub(super) fn word(&mut self, key: Key, word: &'static str) {
         if !word.is_empty() {
             self.quoted(key);
             self.out.extend_from_slice(word.as_bytes());
+            self.out.push(b'"');
+        }
+    }
+
+    /// A country's code: two letters.
+    pub(super) fn code(&mut self, key: Key, code: Option<Code>) {
+        if let Some(code) = code {
+            self.quoted(key);
+            self.out.extend_from_slice(code.as_str().as_bytes());
             self.out.push(b'"');
         }
     }

@@ -163,3 +163,26 @@ pub(super) fn is_event_stream(response: &ResponseHead, bytes: &[u8]) -> bool {
         .fields(bytes)
         .any(|field| field.name.eq_ignore_ascii_case(b"content-type") && crate::inbound::is_event_stream(field.value))
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn lines_that_stay_are_copied_wherever_they_stand() {
+        use super::*;
+        let bytes = b"GET / HTTP/1.1\r\nHost: a\r\nb: 1\r\nC: 2\r\n\r\n";
+        let mut head = RequestHead::new();
+        head.parse(bytes, &h1::Limits::default()).unwrap().unwrap();
+        let copied = |keep: &[&str]| {
+            let mut out = Vec::new();
+            let kept = |field: &Field<'_>| keep.iter().any(|name| name.as_bytes() == field.name);
+            copy_fields(&mut out, bytes, head.fields(bytes), kept);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(copied(&["Host", "b", "C"]), "Host: a\r\nb: 1\r\nC: 2\r\n");
+        assert_eq!(copied(&["b", "C"]), "b: 1\r\nC: 2\r\n");
+        assert_eq!(copied(&["Host", "C"]), "Host: a\r\nC: 2\r\n");
+        assert_eq!(copied(&["Host", "b"]), "Host: a\r\nb: 1\r\n");
+        assert_eq!(copied(&["b"]), "b: 1\r\n");
+        assert_eq!(copied(&[]), "");
+    }
+}

@@ -33,7 +33,7 @@ use crate::config::{Port, Protocol};
 use crate::inbound::caller::{Caller, Who};
 use crate::inbound::stages;
 use crate::lifecycle::Phase;
-use crate::linger::RequestBody;
+use crate::linger::{Lingering, RequestBody};
 use crate::outbound;
 use crate::tries::Target;
 use crate::worker::Worker;
@@ -52,6 +52,7 @@ struct Connection {
     /// The stream that the library is about to start a task for.
     starting: Cell<Option<Rc<Watch>>>,
     write_timeout: Duration,
+    lingering: Rc<Lingering>,
 }
 
 /// One open stream, counted until dropped.
@@ -64,7 +65,7 @@ impl Stream {
     fn open(connection: &Rc<Connection>, limit: u32) -> Self {
         let open = connection.open.get() + 1;
         connection.open.set(open);
-        if open >= limit as usize {
+        if open + connection.lingering.streams() >= limit as usize {
             connection.worker.telemetry.limit_hit(Limit::Streams);
         }
         let watch = Rc::<Watch>::default();
@@ -92,14 +93,16 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Tasks {
         match connection.starting.take() {
             Some(watch) => {
                 let telemetry = connection.worker.telemetry.clone();
-                tokio::task::spawn_local(stall::watched(task, watch, connection.write_timeout, telemetry))
+                let patience = (watch, connection.write_timeout, connection.lingering.clone());
+                tokio::task::spawn_local(stall::watched(task, patience, telemetry))
             }
             None => tokio::task::spawn_local(task),
         };
     }
 }
 
-/// How long a caller that was told to go may stay with no stream open: it may owe an answer to our last ping, or not read.
+/// How long a caller that was told to go may stay with no request open: it may owe an answer to our last ping, not read, or still upload
+/// what nobody wants.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Serves streams until the connection ends: at the caller's wish, after an idle time, or because the sidecar leaves.
@@ -113,11 +116,13 @@ pub(super) async fn serve(caller: Box<Caller>, port: Arc<Port>) {
         quiet_since: Cell::new(Instant::now()),
         starting: Cell::default(),
         write_timeout: port.timeouts.write,
+        lingering: Rc::new(Lingering::new(port.limits.streams as usize)),
     });
     let service = {
         let (connection, limit) = (connection.clone(), port.limits.streams);
         service_fn(move |request: Request<Incoming>| {
-            handle(Stream::open(&connection, limit), request.map(RequestBody::new))
+            let request = request.map(|body| RequestBody::new(body, connection.lingering.clone()));
+            handle(Stream::open(&connection, limit), request)
         })
     };
     let (corked, cork) = net::cork(inbox, io);

@@ -5,11 +5,14 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use net::Deadline;
 use telemetry::{Limit, Local};
 use tokio::time::Instant;
+
+use crate::linger::Lingering;
 
 /// What an answer tells the task that watches it.
 #[derive(Debug, Default)]
@@ -40,18 +43,18 @@ impl Watch {
     }
 }
 
-/// Runs a stream's task, and drops it once the caller has taken nothing for `patience`: the stream is reset.
+/// Runs a stream's task, and drops it once the caller has taken nothing for so long: the stream is reset, whatever it still sends.
 pub(super) async fn watched(
     stream: impl Future<Output = ()>,
-    watch: Rc<Watch>,
-    patience: Duration,
+    (watch, patience, lingering): (Rc<Watch>, Duration, Rc<Lingering>),
     telemetry: Rc<Local>,
 ) {
-    let mut stream = pin!(stream);
+    let mut stream = pin!(Some(stream));
     let mut deadline = Deadline::new();
     poll_fn(|cx| {
-        if telemetry.turn(|| stream.as_mut().poll(cx)).is_ready() {
-            return std::task::Poll::Ready(());
+        let Some(running) = stream.as_mut().as_pin_mut() else { return Poll::Ready(()) };
+        if telemetry.turn(|| running.poll(cx)).is_ready() {
+            return Poll::Ready(());
         }
         let moved = watch.moved.take();
         match watch.state.get() {
@@ -59,7 +62,10 @@ pub(super) async fn watched(
             State::Caller if moved => deadline.set(Some(Instant::now() + patience)),
             State::Caller => {}
         }
-        deadline.poll_expired(cx).map(|()| telemetry.limit_hit(Limit::Write))
+        deadline.poll_expired(cx).map(|()| {
+            telemetry.limit_hit(Limit::Write);
+            lingering.forbidden(|| stream.set(None));
+        })
     })
     .await;
 }
