@@ -44,6 +44,7 @@ impl Watch {
 }
 
 /// Runs a stream's task, and drops it once the caller has taken nothing for so long: the stream is reset, whatever it still sends.
+/// (What it sends to an HTTP/2 app is in the hands of another task, and read on for a while as behind an early answer.)
 pub(super) async fn watched(
     stream: impl Future<Output = ()>,
     (watch, patience, lingering): (Rc<Watch>, Duration, Rc<Lingering>),
